@@ -1,0 +1,170 @@
+//! What the HTTP layer needs of a member. `node` implements it; tests of this layer bring a small one of their own.
+
+use crate::store::{ClusterTime, Command, Event, Key, Store, StoreError};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+/// One member of the cluster as `/v2/members` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its id; hexadecimal on the wire.
+    pub id: u64,
+    /// Its name; empty until it has published it.
+    pub name: String,
+    /// Where other members reach it.
+    pub peer_urls: Vec<String>,
+    /// Where clients reach it; empty until it has published them.
+    pub client_urls: Vec<String>,
+    /// Replicates but does not vote.
+    pub learner: bool,
+}
+
+/// The applied state at one moment: reads are answered from it, without a lock, while writes go on.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The keyspace.
+    pub store: Store,
+    /// Raft position up to which it is applied: X-Raft-Index.
+    pub raft_index: u64,
+    /// The member's current raft term: X-Raft-Term.
+    pub raft_term: u64,
+    /// The members by id.
+    pub members: Arc<BTreeMap<u64, Member>>,
+}
+
+/// A reading of cluster time and the wall clock taken together, to show a deadline as `expiration` and `ttl`.
+#[derive(Clone, Copy, Debug)]
+pub struct ClockReading {
+    /// Cluster time, extrapolated on a member that is not the leader.
+    pub cluster: ClusterTime,
+    /// The wall clock at the same moment. For display only.
+    pub wall: SystemTime,
+}
+
+/// A write that was applied.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// What it did.
+    pub event: Arc<Event>,
+    /// X-Raft-Index of the answer.
+    pub raft_index: u64,
+    /// X-Raft-Term of the answer.
+    pub raft_term: u64,
+}
+
+/// Why a member could not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// The store refused it: an ordinary answer of the API.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No quorum answered in time. A write may still be applied.
+    #[error("etcdserver: request timed out")]
+    Timeout,
+    /// There was no leader for the whole time. A write was not applied.
+    #[error("etcdserver: no leader")]
+    NoLeader,
+    /// The member is shutting down.
+    #[error("etcdserver: server stopped")]
+    Stopped,
+    /// More requests wait than the member takes. The write was not applied.
+    #[error("etcdserver: too many requests")]
+    Overloaded,
+}
+
+/// Which state a read may be answered from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// Any state that includes every write acknowledged before the read began (ReadIndex).
+    Linearizable,
+    /// The member's own, which may lag.
+    Local,
+}
+
+/// An event on its way to watchers; its JSON is made once, by whoever is first, and shared.
+#[derive(Debug)]
+pub struct Notice {
+    /// What happened.
+    pub event: Arc<Event>,
+    /// Wall clock and cluster time when it was applied here.
+    pub clock: ClockReading,
+    /// The rendered answer, newline included.
+    pub rendered: OnceLock<Bytes>,
+}
+
+/// What a watcher is told next.
+#[derive(Clone, Debug)]
+pub enum WatchItem {
+    /// An event.
+    Event(Arc<Notice>),
+    /// The watcher did not keep up; everything up to this index was delivered and the watch is over.
+    Lagged {
+        /// Index of the last event delivered.
+        delivered: u64,
+    },
+    /// The member jumped ahead by a snapshot over events this watcher should have seen; the watch is over.
+    Cleared,
+}
+
+/// A watch that is armed. Dropping it removes the watcher.
+pub trait Watch: Send + 'static {
+    /// The store's index when the watch was registered: X-Etcd-Index of the answer.
+    fn registered_index(&self) -> u64;
+    /// The next item; `None` when the member shuts down or, without `stream`, after the first event.
+    fn next(&mut self) -> impl Future<Output = Option<WatchItem>> + Send;
+}
+
+/// What is asked of a watch.
+#[derive(Clone, Debug)]
+pub struct WatchRequest {
+    /// The key or directory.
+    pub key: Key,
+    /// Everything below it too.
+    pub recursive: bool,
+    /// All events rather than the first.
+    pub stream: bool,
+    /// From this index on, past ones from the history; 0: from the next event on.
+    pub since: u64,
+}
+
+/// A member's view of consensus, for the stats and health endpoints.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// This member's id.
+    pub id: u64,
+    /// This member's name.
+    pub name: String,
+    /// The cluster's id.
+    pub cluster_id: u64,
+    /// The leader's id; 0: none known.
+    pub leader: u64,
+    /// How long that leader has led, as this member saw it.
+    pub leader_uptime: Duration,
+    /// The current term.
+    pub term: u64,
+    /// Highest log position known to be committed.
+    pub commit: u64,
+    /// Highest log position applied.
+    pub applied: u64,
+}
+
+/// A running member.
+pub trait Backend: Clone + Send + Sync + 'static {
+    /// Its watches.
+    type Watch: Watch;
+    /// Replicates one command and answers when it is applied on this member.
+    fn write(&self, command: Command) -> impl Future<Output = Result<Written, BackendError>> + Send;
+    /// A state to answer a read from.
+    fn read(&self, consistency: Consistency) -> impl Future<Output = Result<Arc<View>, BackendError>> + Send;
+    /// The member's own state, at once.
+    fn view(&self) -> Arc<View>;
+    /// Registers a watcher: history from `since` on first, then live, without a gap or a repetition.
+    fn watch(&self, request: WatchRequest) -> Result<Self::Watch, StoreError>;
+    /// Both clocks, now.
+    fn clock(&self) -> ClockReading;
+    /// Its place in the cluster.
+    fn status(&self) -> Status;
+}

@@ -1,0 +1,73 @@
+//! What happened to a key: the record that writers get as their answer, watchers as their news, and the history keeps.
+
+use super::{ClusterTime, Key};
+use bytes::Bytes;
+
+/// What was done to the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // the names of the v2 API
+pub enum Action {
+    Set,
+    Create,
+    Update,
+    CompareAndSwap,
+    Delete,
+    CompareAndDelete,
+    Expire,
+}
+
+impl Action {
+    /// As it stands in an answer's `action`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Set => "set",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::CompareAndSwap => "compareAndSwap",
+            Self::Delete => "delete",
+            Self::CompareAndDelete => "compareAndDelete",
+            Self::Expire => "expire",
+        }
+    }
+
+    /// Whether the node is gone after it.
+    #[must_use]
+    pub fn removes(self) -> bool {
+        matches!(self, Self::Delete | Self::CompareAndDelete | Self::Expire)
+    }
+}
+
+/// A key's node as it was at one index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Where it is.
+    pub key: Key,
+    /// `None` for a directory, and in an event that removed the node.
+    pub value: Option<Bytes>,
+    /// Whether it is a directory.
+    pub dir: bool,
+    /// When it expires; `None`: never.
+    pub deadline: Option<ClusterTime>,
+    /// The index at which it was created.
+    pub created: u64,
+    /// The index at which it was changed last; for a removal, the index of the removal.
+    pub modified: u64,
+}
+
+/// One change, applied at one index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The store's index after it. Each index belongs to exactly one event.
+    pub index: u64,
+    /// What was done.
+    pub action: Action,
+    /// The node after it.
+    pub node: Node,
+    /// The node before it, if there was one and the action reports it.
+    pub prev_node: Option<Node>,
+    /// A TTL refresh: in the history for the index's sake, but no watcher hears of it.
+    pub refresh: bool,
+    /// Cluster time at which it was applied; `ttl` in an answer counts from here.
+    pub time: ClusterTime,
+}

@@ -1,0 +1,1 @@
+//! Members to members on the peer port (tonic).
