@@ -1,6 +1,5 @@
 //! Quorate: a Raft-replicated key-value store for coordination that speaks the etcd v2 HTTP API.
 
-
 pub mod client;
 pub mod ctl;
 pub mod discovery;

@@ -1,1 +1,350 @@
-//! (being written)
+//! The consensus core: one input in, effects out.
+//!
+//! [`Replica`] wraps `raft::RawNode` and the replicated [`State`]. It sees no socket, file, thread or clock, and draws
+//! its random numbers from a seed: the same inputs at the same times give the same effects, so five of them can run on
+//! one thread through any sequence of crashes and partitions, and a failure can be replayed. The order in which
+//! effects may happen is data ([`Effects`], [`LogWrite::then_send`]): whoever carries them out cannot get it wrong.
+//!
+//! Use: [`Replica::step`] with whatever happened, as often as there is something, then [`Replica::flush`] once and
+//! carry out what it returns. What gathers between two flushes becomes one log entry, one round of reads, one frame
+//! to each peer.
+//!
+//! Invariants:
+//! - nothing is answered before it is applied here, and nothing is applied before a quorum has it on disk;
+//! - `base <= applied <= committed`, and the state is what the log up to `applied` makes of the founding state;
+//! - a request is applied at most once, however often it was sent (`sessions`);
+//! - entries carry cluster times that never decrease (`clock`).
+//!
+//! What it does not do: decide when a checkpoint is taken, or who the peers' addresses are (`node`); store anything
+//! (`storage`).
+
+mod clock;
+mod codec;
+mod effects;
+mod elections;
+mod log;
+mod peers;
+mod pending;
+mod reads;
+mod ready;
+mod records;
+mod requests;
+mod sessions;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use effects::{Effects, Failure, Input, LogWrite, Outgoing, Reply, SnapshotToSend, Standing, Token};
+pub use state::{MemberInfo, State};
+
+use crate::proto::command::{Batch, Publish, request::Body};
+use crate::store::ClusterTime;
+use clock::Clock;
+use log::MemLog;
+use pending::Pending;
+use raft::eraftpb::{Entry, HardState};
+use raft::{RawNode, SnapshotStatus, StateRole};
+use rand::{RngExt as _, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use reads::Reads;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A position in the raft log: an index and the term of the entry there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogPosition {
+    /// The index; 0 is before the first entry.
+    pub index: u64,
+    /// The term in which the entry was made.
+    pub term: u64,
+}
+
+impl LogPosition {
+    /// Where every founding member of a cluster begins: as if one entry, which made the cluster, were applied.
+    pub const FOUNDING: Self = Self { index: 1, term: 1 };
+}
+
+/// How the core is set up; see [`Replica::new`].
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    /// This member's id.
+    pub id: u64,
+    /// Names this run of the process; must differ from every earlier one of the cluster.
+    pub session: u64,
+    /// Decides election timeouts.
+    pub seed: u64,
+    /// How many ticks a follower waits for its leader; the real timeout is between one and two of these.
+    pub election_ticks: usize,
+    /// How long a request may take before its client is told that it failed.
+    pub request_timeout: Duration,
+}
+
+/// What a member knows when it starts.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The newest checkpoint.
+    pub state: State,
+    /// The log's base: everything up to here is in the checkpoint.
+    pub base: LogPosition,
+    /// The log after the base.
+    pub entries: Vec<Entry>,
+    /// Term, vote and commit index.
+    pub hard_state: HardState,
+    /// The last cluster time that was heard of, if it was kept.
+    pub clock: Option<ClusterTime>,
+}
+
+/// An entry's data stays below this, unless one request alone is larger.
+const ENTRY_BYTES_MAX: usize = 1 << 20;
+
+/// Append messages carry up to this much.
+const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+
+/// Append messages under way to one peer.
+const INFLIGHT_MESSAGES_MAX: usize = 256;
+
+/// Committed entries handed out at once, so that applying never holds up ticks for long.
+const APPLY_BYTES_MAX: u64 = 4 << 20;
+
+/// How many keys one entry expires at the most: writers wait no longer than that for a burst of expiries.
+const EXPIRE_LIMIT: u32 = 1_000;
+
+/// A member that starts without a leader campaigns after at most so many ticks, instead of a whole election timeout:
+/// pre-vote makes that harmless where there is a leader.
+const EARLY_CAMPAIGN_TICKS: u32 = 4;
+
+/// The core of one member.
+pub struct Replica {
+    config: ReplicaConfig,
+    raw: RawNode<MemLog>,
+    state: State,
+    /// A snapshot's state, between raft's message about it and raft's order to install it.
+    incoming: Option<Box<State>>,
+    clock: Clock,
+    pending: Pending,
+    reads: Reads,
+    /// Requests that this member, as the leader, is to propose.
+    queue: Vec<Batch>,
+    queue_bytes: usize,
+    /// Number of the last log write that was handed out, and of the last that is on disk.
+    write_begun: u64,
+    write_done: u64,
+    /// Term that is known to be on disk.
+    durable_term: u64,
+    /// The terms in writes under way, by their numbers.
+    term_writes: Vec<(u64, u64)>,
+    /// A snapshot that is being made durable: its write's number, and its index.
+    installing: Option<(u64, u64)>,
+    /// Whether an entry that expires what is due was proposed and is not applied yet.
+    expiry_proposed: bool,
+    rng: ChaCha8Rng,
+    election: Election,
+    connected: BTreeSet<u64>,
+    standing: Standing,
+    effects: Effects,
+}
+
+/// When to campaign; `raft` draws its timeouts from an entropy of its own, which is overruled here.
+#[derive(Debug)]
+struct Election {
+    timeout: usize,
+    drawn_for: (u64, StateRole, u64),
+    early: Option<u32>,
+}
+
+impl Replica {
+    /// Starts from what was recovered. `now` is the caller's monotonic clock, as in every other call.
+    ///
+    /// # Errors
+    /// What was recovered does not fit together; the text says how.
+    pub fn new(config: ReplicaConfig, recovered: Recovered, now: Duration) -> Result<Self, String> {
+        let Recovered { state, base, entries, mut hard_state, clock } = recovered;
+        let last = entries.last().map_or(base.index, |e| e.index);
+        if state.applied.index < base.index || state.applied.index > last {
+            return Err(format!(
+                "the checkpoint at {} is outside the log, which holds {} to {last}",
+                state.applied.index,
+                base.index + 1
+            ));
+        }
+        hard_state.commit = hard_state.commit.max(state.applied.index);
+        hard_state.term = hard_state.term.max(state.applied.term);
+        if hard_state.commit > last {
+            return Err(format!(
+                "entries up to {} were committed, but the log ends at {last}",
+                hard_state.commit
+            ));
+        }
+        let raft_config = raft::Config {
+            id: config.id,
+            election_tick: config.election_ticks,
+            heartbeat_tick: 1,
+            applied: state.applied.index,
+            max_size_per_msg: MESSAGE_BYTES_MAX,
+            max_inflight_msgs: INFLIGHT_MESSAGES_MAX,
+            max_committed_size_per_ready: APPLY_BYTES_MAX,
+            check_quorum: true,
+            pre_vote: true,
+            ..raft::Config::default()
+        };
+        let durable_term = hard_state.term;
+        let log = MemLog::new(base, entries, hard_state, state.applied, state.membership.clone());
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let raw = RawNode::new(&raft_config, log, &logger).map_err(|e| e.to_string())?;
+        let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+        let early = rng.random_range(1..=EARLY_CAMPAIGN_TICKS);
+        let known = clock.map_or(state.time, |hint| hint.max(state.time));
+        let mut replica = Self {
+            clock: Clock::new(known, now),
+            pending: Pending::new(config.session),
+            reads: Reads::new(config.session),
+            raw,
+            state,
+            incoming: None,
+            queue: Vec::new(),
+            queue_bytes: 0,
+            write_begun: 0,
+            write_done: 0,
+            durable_term,
+            term_writes: Vec::new(),
+            installing: None,
+            expiry_proposed: false,
+            rng,
+            election: Election {
+                timeout: config.election_ticks,
+                drawn_for: (u64::MAX, StateRole::Follower, 0),
+                early: Some(early),
+            },
+            connected: BTreeSet::new(),
+            standing: Standing::default(),
+            effects: Effects { publish: true, ..Effects::default() },
+            config,
+        };
+        if replica.alone() {
+            // Nobody else can lead: there is nothing to wait for.
+            replica.election.early = None;
+            replica.raw.campaign().map_err(|e| e.to_string())?;
+        }
+        Ok(replica)
+    }
+
+    /// The applied state; clone it to keep it.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Its place in the cluster.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// The best estimate of cluster time.
+    pub fn cluster_time(&self, now: Duration) -> ClusterTime {
+        self.clock.read(now)
+    }
+
+    /// The last cluster time that a leader vouched for: worth keeping for a restart.
+    pub fn vouched_time(&self, now: Duration) -> ClusterTime {
+        self.clock.vouched(now)
+    }
+
+    /// Bytes of the log since its base.
+    pub fn log_bytes(&self) -> u64 {
+        self.raw.store().bytes()
+    }
+
+    /// Requests of local clients that wait.
+    pub fn waiting(&self) -> usize {
+        self.pending.len() + self.reads.len()
+    }
+
+    /// What each follower has on disk as far as this leader knows; empty on others.
+    pub fn progress(&self) -> BTreeMap<u64, u64> {
+        if self.raw.raft.state != StateRole::Leader {
+            return BTreeMap::new();
+        }
+        self.raw.raft.prs().iter().map(|(id, progress)| (*id, progress.matched)).collect()
+    }
+
+    fn alone(&self) -> bool {
+        let membership = &self.state.membership;
+        membership.voters == [self.config.id] && membership.voters_outgoing.is_empty()
+    }
+
+    /// Takes in one thing that happened. Nothing that a peer or client sends makes it fail or panic.
+    pub fn step(&mut self, now: Duration, input: Input) {
+        match input {
+            Input::Tick => self.tick(now),
+            Input::Write { token, command } => self.write(now, token, Body::Write(codec::encode(command))),
+            Input::Publish { token, name, client_urls } => {
+                let member = self.config.id;
+                self.write(now, token, Body::Publish(Publish { member, name, client_urls }));
+            }
+            Input::Read { token } => {
+                if self.reads.len() >= pending::PENDING_MAX {
+                    self.fail(token, Failure::Overloaded);
+                } else {
+                    self.reads.add(token, now + self.config.request_timeout);
+                }
+            }
+            Input::Frame { from, messages, forwarded, beacon } => {
+                self.receive(now, from, messages, forwarded, beacon);
+            }
+            Input::Snapshot { message, state } => self.receive_snapshot(*message, state),
+            Input::Persisted { number } => self.persisted(number),
+            Input::Compactable { upto } => self.compact(upto),
+            Input::Connected { peer } => self.connected(peer),
+            Input::Unreachable { peer } => self.unreachable(peer),
+            Input::SnapshotSent { peer, ok } => {
+                let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+                self.raw.report_snapshot(peer, status);
+            }
+            Input::StepAside => self.step_aside(),
+        }
+    }
+
+    /// What is to be done now.
+    ///
+    /// # Errors
+    /// A broken invariant, in words: the member must stop and not go on.
+    pub fn flush(&mut self, now: Duration) -> Result<Effects, String> {
+        // Proposing makes raft ready, and being ready may make a new leader, who proposes: until nothing is left.
+        loop {
+            self.note_standing(now);
+            self.route(now);
+            self.propose(now);
+            if self.standing.leader != 0
+                && let Some(context) = self.reads.begin(now)
+            {
+                self.raw.read_index(context);
+            }
+            if !self.raw.has_ready() {
+                break;
+            }
+            self.ready()?;
+        }
+        let effects = &mut self.effects;
+        self.reads.take_ready(self.state.applied.index, |token| effects.replies.push(Reply::Read { token }));
+        let mut effects = std::mem::take(&mut self.effects);
+        effects.wake_at = self.wake_at();
+        Ok(effects)
+    }
+
+    fn wake_at(&self) -> Option<Duration> {
+        let expiry = match self.state.store.next_deadline() {
+            Some(deadline) if !self.expiry_proposed => self.clock.when(deadline),
+            _ => None,
+        };
+        [expiry, self.reads.wake_at()].into_iter().flatten().min()
+    }
+
+    fn fail(&mut self, token: Token, reason: Failure) {
+        self.effects.replies.push(Reply::Failed { token, reason });
+    }
+
+    fn write(&mut self, now: Duration, token: Token, body: Body) {
+        if let Err(token) = self.pending.add(token, body, now + self.config.request_timeout) {
+            self.fail(token, Failure::Overloaded);
+        }
+    }
+}

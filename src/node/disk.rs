@@ -1,0 +1,178 @@
+//! The threads that own the disk: one appends to the log, one at a time writes a checkpoint.
+//!
+//! While one fsync runs, writes queue up and go into the next together. A log that cannot be written is the end of
+//! the member: it stops acknowledging at once and never tries that write again, since a kernel may drop the pages of
+//! a failed fsync (PAINS D5).
+
+use super::driver::DriverInput;
+use super::wire::Peers;
+use crate::replica::{Input, LogPosition, LogWrite, State};
+use crate::storage::{Checkpoints, Log, StorageError};
+use crossbeam_channel::{Receiver, Sender};
+use raft::eraftpb::{Entry, HardState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// What the log's thread is told to do.
+pub(super) enum DiskJob {
+    Write(LogWrite),
+    /// Forget entries up to here.
+    Compact(LogPosition),
+}
+
+/// Figures of the disk, for `/metrics`.
+#[derive(Debug, Default)]
+pub(super) struct DiskStats {
+    pub syncs: AtomicU64,
+    pub sync_micros: AtomicU64,
+    pub checkpoints: AtomicU64,
+}
+
+/// An fsync slower than this is worth a line in the log.
+const SLOW_SYNC_MS: u128 = 500;
+
+/// Writes of a gathered batch beyond this many are left for the next.
+const GATHER_MAX: usize = 256;
+
+pub(super) struct LogThread {
+    pub log: Log,
+    pub checkpoints: Arc<Checkpoints>,
+    pub jobs: Receiver<DiskJob>,
+    pub driver: Sender<DriverInput>,
+    pub peers: Peers,
+    pub stats: Arc<DiskStats>,
+}
+
+impl LogThread {
+    /// Works until the driver is gone, or until something cannot be written.
+    pub(super) fn run(self) {
+        while let Ok(first) = self.jobs.recv() {
+            if let Err(error) = self.work(first) {
+                // The driver may be gone already: then nobody needs to know.
+                let _ = self.driver.send(DriverInput::Fatal(error.to_string()));
+                return;
+            }
+        }
+    }
+
+    fn work(&self, first: DiskJob) -> Result<(), StorageError> {
+        let mut gathered = Gathered::default();
+        let mut next = Some(first);
+        while let Some(job) = next.take() {
+            match job {
+                DiskJob::Compact(base) => {
+                    self.write(std::mem::take(&mut gathered))?;
+                    self.log.compact(base)?;
+                }
+                DiskJob::Write(write) if write.install.is_some() => {
+                    self.write(std::mem::take(&mut gathered))?;
+                    self.install(write)?;
+                }
+                DiskJob::Write(write) => gathered.add(write),
+            }
+            if gathered.writes < GATHER_MAX {
+                next = self.jobs.try_recv().ok();
+            }
+        }
+        self.write(gathered)
+    }
+
+    fn write(&self, gathered: Gathered) -> Result<(), StorageError> {
+        let Some(number) = gathered.number else { return Ok(()) };
+        if !gathered.entries.is_empty() || gathered.hard_state.is_some() {
+            let begun = Instant::now();
+            self.log.append(&gathered.entries, gathered.hard_state.as_ref(), gathered.sync)?;
+            self.note_sync(begun, gathered.sync);
+        }
+        self.done(number, gathered.then_send);
+        Ok(())
+    }
+
+    fn note_sync(&self, begun: Instant, sync: bool) {
+        if !sync {
+            return;
+        }
+        let took = begun.elapsed();
+        self.stats.syncs.fetch_add(1, Ordering::Relaxed);
+        self.stats.sync_micros.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
+        if took.as_millis() > SLOW_SYNC_MS {
+            tracing::warn!(took_ms = took.as_millis() as u64, "the disk is slow: an fsync of the log took long");
+        }
+    }
+
+    /// A leader's snapshot: a durable checkpoint first, then the log begins anew after it. A crash between the two
+    /// leaves a checkpoint beyond the log's end, which recovery takes as the new base.
+    fn install(&self, write: LogWrite) -> Result<(), StorageError> {
+        let Some(state) = write.install else { return Ok(()) };
+        let at = state.applied;
+        self.checkpoints.save(at, state.into_records())?;
+        let hard_state = write.hard_state.unwrap_or_default();
+        self.log.reset(at, &hard_state)?;
+        self.log.append(&write.entries, None, true)?;
+        self.done(write.number, write.then_send);
+        Ok(())
+    }
+
+    fn done(&self, number: u64, then_send: Vec<raft::eraftpb::Message>) {
+        self.peers.send_messages(then_send);
+        let _ = self.driver.send(DriverInput::Input(Input::Persisted { number }));
+    }
+}
+
+/// Several writes as one.
+#[derive(Default)]
+struct Gathered {
+    writes: usize,
+    number: Option<u64>,
+    entries: Vec<Entry>,
+    hard_state: Option<HardState>,
+    sync: bool,
+    then_send: Vec<raft::eraftpb::Message>,
+}
+
+impl Gathered {
+    fn add(&mut self, write: LogWrite) {
+        self.writes += 1;
+        self.number = Some(write.number);
+        if let Some(first) = write.entries.first() {
+            while self.entries.last().is_some_and(|last| last.index >= first.index) {
+                self.entries.pop();
+            }
+        }
+        self.entries.extend(write.entries);
+        self.hard_state = write.hard_state.or(self.hard_state.take());
+        self.sync |= write.sync;
+        self.then_send.extend(write.then_send);
+    }
+}
+
+/// Writes a checkpoint on a thread of its own and tells the driver how far the log is needed now.
+pub(super) fn checkpoint_in_background(
+    checkpoints: Arc<Checkpoints>,
+    state: State,
+    driver: Sender<DriverInput>,
+    stats: Arc<DiskStats>,
+) {
+    let work = move || {
+        let at = state.applied;
+        let begun = Instant::now();
+        match checkpoints.save(at, state.into_records()) {
+            Ok(()) => {
+                stats.checkpoints.fetch_add(1, Ordering::Relaxed);
+                let took_ms = begun.elapsed().as_millis() as u64;
+                tracing::info!(index = at.index, took_ms, "wrote a checkpoint");
+                let upto = checkpoints.oldest_kept().unwrap_or_default();
+                let _ = driver.send(DriverInput::Checkpointed { upto });
+            }
+            Err(error) => {
+                // The log still holds everything: the next attempt may do better.
+                tracing::error!(%error, "could not write a checkpoint; the log is kept instead");
+                let _ = driver.send(DriverInput::CheckpointFailed);
+            }
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("checkpoint".into()).spawn(work) {
+        tracing::error!(%error, "could not start a thread for a checkpoint");
+    }
+}

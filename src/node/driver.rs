@@ -1,0 +1,378 @@
+//! The thread that runs the core: takes what happened, steps the replica, carries out its effects.
+//!
+//! It never waits for a disk or a socket. What gathers in its queue while it works becomes one batch, so load makes
+//! batches larger and one client alone waits for nothing.
+
+use super::clock::ClockCell;
+use super::disk::{self, DiskJob, DiskStats};
+use super::wire::Peers;
+use crate::http::backend::{BackendError, ClockReading, Member, Status, View, Written};
+use crate::replica::{Effects, Failure, Input, LogPosition, MemberInfo, Replica, Reply, Token};
+use crate::storage::Checkpoints;
+use crate::store::{Command, Event, Outcome, StoreError};
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// Inputs that may wait for the driver; clients beyond that are told so, peers' messages are dropped.
+pub(super) const QUEUE_MAX: usize = 65_536;
+
+/// Inputs taken in before their effects are carried out.
+const GATHER_MAX: usize = 4_096;
+
+/// Bounds of the log written between two checkpoints, in bytes; within them it follows the size of the state, so that
+/// checkpoints cost about as much as the log itself.
+const CHECKPOINT_LOG_BYTES_MIN: u64 = 16 << 20;
+const CHECKPOINT_LOG_BYTES_MAX: u64 = 64 << 20;
+
+pub(super) type WriteReply = oneshot::Sender<Result<Written, BackendError>>;
+pub(super) type ReadReply = oneshot::Sender<Result<Arc<View>, BackendError>>;
+
+/// What the driver takes in.
+pub(super) enum DriverInput {
+    Input(Input),
+    Write { command: Command, reply: WriteReply },
+    Read { reply: ReadReply },
+    Publish { name: String, client_urls: Vec<String>, reply: oneshot::Sender<bool> },
+    Checkpointed { upto: LogPosition },
+    CheckpointFailed,
+    /// The disk failed: the member must stop.
+    Fatal(String),
+    /// Stop in an orderly way.
+    Stop,
+}
+
+enum Waiter {
+    Write(WriteReply),
+    Read(ReadReply),
+    Publish(oneshot::Sender<bool>),
+}
+
+/// What was applied, for the thread that tells watchers.
+pub(super) struct News {
+    pub outcomes: Vec<Outcome>,
+    pub clock: ClockReading,
+}
+
+/// The ends of everything that the driver talks to.
+pub(super) struct Links {
+    pub inputs: Receiver<DriverInput>,
+    pub inputs_back: Sender<DriverInput>,
+    pub disk: Sender<DiskJob>,
+    pub news: Sender<News>,
+    pub peers: Peers,
+    pub view: Arc<ArcSwap<View>>,
+    pub status: Arc<ArcSwap<Status>>,
+    pub clock: Arc<ClockCell>,
+    pub checkpoints: Arc<Checkpoints>,
+    pub disk_stats: Arc<DiskStats>,
+    /// Keeps a reading of cluster time for a restart.
+    pub keep_clock: Box<dyn Fn(u64) + Send>,
+}
+
+/// How the driver is set up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    /// The heartbeat interval.
+    pub tick: Duration,
+    /// Entries applied between two checkpoints at the most.
+    pub snapshot_count: u64,
+}
+
+pub(super) struct Driver {
+    replica: Replica,
+    links: Links,
+    settings: Settings,
+    waiters: HashMap<Token, Waiter>,
+    next_token: u64,
+    checkpoint: CheckpointPlan,
+    /// The members as they were last published and told to the transport.
+    members_told: Option<Arc<BTreeMap<u64, MemberInfo>>>,
+    members: Arc<BTreeMap<u64, Member>>,
+    leader_seen: (u64, u64, Instant),
+    clock_kept: u64,
+}
+
+struct CheckpointPlan {
+    running: bool,
+    last_index: u64,
+    bytes_since: u64,
+}
+
+impl Driver {
+    pub(super) fn new(replica: Replica, links: Links, settings: Settings) -> Self {
+        let checkpoint =
+            CheckpointPlan { running: false, last_index: replica.state().applied.index, bytes_since: replica.log_bytes() };
+        Self {
+            replica,
+            links,
+            settings,
+            waiters: HashMap::new(),
+            next_token: 0,
+            checkpoint,
+            members_told: None,
+            members: Arc::default(),
+            leader_seen: (0, 0, Instant::now()),
+            clock_kept: 0,
+        }
+    }
+
+    /// Runs until it is told to stop.
+    ///
+    /// # Errors
+    /// The member must not go on: its disk or an invariant failed. The text says which.
+    pub(super) fn run(mut self) -> Result<(), String> {
+        let mut next_tick = self.links.clock.now() + self.settings.tick;
+        let mut wake_at = self.flush()?;
+        loop {
+            let now = self.links.clock.now();
+            let until = wake_at.map_or(next_tick, |wake| wake.min(next_tick));
+            let mut stop = false;
+            match self.links.inputs.recv_timeout(until.saturating_sub(now)) {
+                Ok(input) => stop = self.gather(input)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            let now = self.links.clock.now();
+            if now >= next_tick {
+                self.replica.step(now, Input::Tick);
+                self.keep_clock(now);
+                // After a pause one tick, not all that were missed: nobody was heard meanwhile.
+                next_tick = now + self.settings.tick;
+            }
+            wake_at = self.flush()?;
+            if stop {
+                self.keep_clock(now);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes in one input and what else waits. Whether to stop.
+    fn gather(&mut self, first: DriverInput) -> Result<bool, String> {
+        let now = self.links.clock.now();
+        let mut stop = self.take(now, first)?;
+        for _ in 1..GATHER_MAX {
+            let Ok(input) = self.links.inputs.try_recv() else { break };
+            stop |= self.take(now, input)?;
+        }
+        Ok(stop)
+    }
+
+    fn take(&mut self, now: Duration, input: DriverInput) -> Result<bool, String> {
+        match input {
+            DriverInput::Input(input) => self.replica.step(now, input),
+            DriverInput::Write { command, reply } => {
+                let token = self.wait(Waiter::Write(reply));
+                self.replica.step(now, Input::Write { token, command });
+            }
+            DriverInput::Read { reply } => {
+                let token = self.wait(Waiter::Read(reply));
+                self.replica.step(now, Input::Read { token });
+            }
+            DriverInput::Publish { name, client_urls, reply } => {
+                let token = self.wait(Waiter::Publish(reply));
+                self.replica.step(now, Input::Publish { token, name, client_urls });
+            }
+            DriverInput::Checkpointed { upto } => {
+                self.checkpoint.running = false;
+                self.replica.step(now, Input::Compactable { upto });
+            }
+            DriverInput::CheckpointFailed => self.checkpoint.running = false,
+            DriverInput::Fatal(error) => return Err(error),
+            DriverInput::Stop => return Ok(true),
+        }
+        Ok(false)
+    }
+
+    fn wait(&mut self, waiter: Waiter) -> Token {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        self.waiters.insert(token, waiter);
+        token
+    }
+
+    /// Carries out what the core wants, in its order; returns when it wants to be stepped again.
+    fn flush(&mut self) -> Result<Option<Duration>, String> {
+        let now = self.links.clock.now();
+        let effects = self.replica.flush(now)?;
+        let wake_at = effects.wake_at;
+        self.carry_out(now, effects)?;
+        Ok(wake_at)
+    }
+
+    fn carry_out(&mut self, now: Duration, effects: Effects) -> Result<(), String> {
+        for (to, outgoing) in effects.send {
+            self.links.peers.send(to, outgoing);
+        }
+        for write in effects.writes {
+            self.checkpoint.bytes_since += write.entries.iter().map(|e| e.data.len() as u64 + 64).sum::<u64>();
+            // A closed channel: the log's thread has told why in an input that is on its way.
+            let _ = self.links.disk.send(DiskJob::Write(write));
+        }
+        self.links.clock.set(self.replica.cluster_time(now), now);
+        self.note_standing();
+        if effects.publish {
+            self.publish();
+        }
+        if !effects.events.is_empty() {
+            let clock = self.links.clock.read();
+            let _ = self.links.news.send(News { outcomes: effects.events, clock });
+        }
+        for reply in effects.replies {
+            self.reply(reply);
+        }
+        for snapshot in effects.snapshots {
+            tracing::info!(
+                to = format_args!("{:x}", snapshot.to),
+                index = snapshot.state.applied.index,
+                "a member is behind the log: sending it the whole state"
+            );
+            self.links.peers.send_snapshot(snapshot.to, &snapshot.message, *snapshot.state);
+        }
+        if let Some(base) = effects.compact {
+            let _ = self.links.disk.send(DiskJob::Compact(base));
+        }
+        if let Some(at) = effects.diverged {
+            return Err(format!(
+                "the state at log index {} differs from the leader's: this member must not serve it. Move its data \
+                 directory away and let it join anew, and keep the directory for a report",
+                at.index
+            ));
+        }
+        self.maybe_checkpoint();
+        Ok(())
+    }
+
+    fn publish(&mut self) {
+        let state = self.replica.state();
+        if !self.members_told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &state.members)) {
+            let members = Arc::clone(&state.members);
+            let own = self.links.status.load().id;
+            let others = members.iter().filter(|(id, _)| **id != own);
+            self.links.peers.set_peers(others.map(|(id, info)| (*id, info.peer_urls.clone())).collect());
+            self.members = Arc::new(members.iter().map(|(id, info)| (*id, member(*id, info))).collect());
+            self.members_told = Some(members);
+        }
+        let view = View {
+            store: state.store.clone(),
+            raft_index: state.applied.index,
+            raft_term: self.replica.standing().term,
+            members: Arc::clone(&self.members),
+        };
+        self.links.view.store(Arc::new(view));
+    }
+
+    fn note_standing(&mut self) {
+        let standing = self.replica.standing();
+        let before = self.links.status.load_full();
+        let applied = self.replica.state().applied.index;
+        let (term, leader, _) = self.leader_seen;
+        let changed = (term, leader) != (standing.term, standing.leader);
+        if changed {
+            let now = Instant::now();
+            self.leader_seen = (standing.term, standing.leader, now);
+            if standing.leads {
+                tracing::info!(term = standing.term, "this member leads the cluster now");
+            } else if standing.leader != 0 {
+                let leader = format_args!("{:x}", standing.leader);
+                tracing::info!(term = standing.term, leader, "the cluster has a leader");
+            } else if leader != 0 {
+                tracing::warn!(term = standing.term, "the leader is lost; an election is to follow");
+            }
+        }
+        if changed || before.commit != standing.commit || before.applied != applied {
+            let status = Status {
+                leader: standing.leader,
+                leader_since: self.leader_seen.2,
+                term: standing.term,
+                commit: standing.commit,
+                applied,
+                ..(*before).clone()
+            };
+            self.links.status.store(Arc::new(status));
+        }
+    }
+
+    fn reply(&mut self, reply: Reply) {
+        // A waiter that has gone away (a client that hung up) is nobody to tell.
+        match reply {
+            Reply::Write { token, result } => {
+                if let Some(Waiter::Write(reply)) = self.waiters.remove(&token) {
+                    let _ = reply.send(self.written(result));
+                }
+            }
+            Reply::Read { token } => {
+                if let Some(Waiter::Read(reply)) = self.waiters.remove(&token) {
+                    let _ = reply.send(Ok(self.links.view.load_full()));
+                }
+            }
+            Reply::Published { token } => {
+                if let Some(Waiter::Publish(reply)) = self.waiters.remove(&token) {
+                    let _ = reply.send(true);
+                }
+            }
+            Reply::Failed { token, reason } => self.fail(token, reason),
+        }
+    }
+
+    fn written(&self, result: Result<Arc<Event>, StoreError>) -> Result<Written, BackendError> {
+        let raft_index = self.replica.state().applied.index;
+        let raft_term = self.replica.standing().term;
+        Ok(Written { event: result?, raft_index, raft_term })
+    }
+
+    fn fail(&mut self, token: Token, reason: Failure) {
+        let error = match reason {
+            Failure::Timeout => BackendError::Timeout,
+            Failure::NoLeader => BackendError::NoLeader,
+            Failure::Overloaded => BackendError::Overloaded,
+        };
+        match self.waiters.remove(&token) {
+            Some(Waiter::Write(reply)) => drop(reply.send(Err(error))),
+            Some(Waiter::Read(reply)) => drop(reply.send(Err(error))),
+            Some(Waiter::Publish(reply)) => drop(reply.send(false)),
+            None => {}
+        }
+    }
+
+    fn maybe_checkpoint(&mut self) {
+        let state = self.replica.state();
+        let entries = state.applied.index.saturating_sub(self.checkpoint.last_index);
+        let bytes = state.store.byte_count().clamp(CHECKPOINT_LOG_BYTES_MIN, CHECKPOINT_LOG_BYTES_MAX);
+        let due = entries >= self.settings.snapshot_count || self.checkpoint.bytes_since >= bytes;
+        if !due || entries == 0 || self.checkpoint.running {
+            return;
+        }
+        self.checkpoint = CheckpointPlan { running: true, last_index: state.applied.index, bytes_since: 0 };
+        disk::checkpoint_in_background(
+            Arc::clone(&self.links.checkpoints),
+            state.clone(),
+            self.links.inputs_back.clone(),
+            Arc::clone(&self.links.disk_stats),
+        );
+    }
+
+    /// Notes cluster time beside the log, now and then, while there is a key that it matters to.
+    fn keep_clock(&mut self, now: Duration) {
+        const KEEP_EVERY_MS: u64 = 1_000;
+        let reading = self.replica.vouched_time(now).0;
+        if self.replica.state().store.ttl_count() > 0 && reading >= self.clock_kept + KEEP_EVERY_MS {
+            self.clock_kept = reading;
+            (self.links.keep_clock)(reading);
+        }
+    }
+}
+
+fn member(id: u64, info: &MemberInfo) -> Member {
+    Member {
+        id,
+        name: info.name.clone(),
+        peer_urls: info.peer_urls.clone(),
+        client_urls: info.client_urls.clone(),
+        learner: false,
+    }
+}

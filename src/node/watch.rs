@@ -1,0 +1,244 @@
+//! Delivers events to watchers: every event from the asked index on, in order, once.
+//!
+//! A watcher is either *live*, with a short queue that the hub fills, or it *reads the history* of the published state
+//! at its own pace. It begins with the history, becomes live when it has caught up, and goes back to the history when
+//! its queue overflows. So a slow watcher costs a few slots and loses nothing, as long as the history reaches back to
+//! where it is; if not, it is told the last index that it got.
+//!
+//! Why there is no gap between the two: a state is published before its events are delivered, delivering takes the
+//! hub's lock, and a watcher is registered under that lock only if the state published by then holds nothing new for
+//! it. What is published later is delivered later, and finds it registered.
+
+use crate::http::backend::{ClockReading, Notice, View, Watch, WatchItem, WatchRequest};
+use crate::store::{ErrorCode, Event, Key, Outcome, StoreError, WatcherHub, WatcherId};
+use arc_swap::ArcSwap;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use tokio::sync::mpsc;
+
+/// Events that may wait for a live watcher before it has to read them from the history.
+const QUEUE_EVENTS: usize = 32;
+
+/// How much history is searched before other tasks get their turn.
+const SCAN_EVENTS: u64 = 2_000;
+
+struct Slot {
+    queue: mpsc::Sender<Arc<Notice>>,
+    /// The first index that it has not seen.
+    from: u64,
+}
+
+#[derive(Default)]
+struct Live {
+    hub: WatcherHub,
+    slots: HashMap<WatcherId, Slot>,
+    closed: bool,
+}
+
+/// The watchers of one member.
+pub(super) struct Watches {
+    view: Arc<ArcSwap<View>>,
+    live: Mutex<Live>,
+}
+
+impl Watches {
+    pub(super) fn new(view: Arc<ArcSwap<View>>) -> Arc<Self> {
+        Arc::new(Self { view, live: Mutex::default() })
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        // A panic elsewhere leaves nothing half-done in here that matters: deliveries are retried from the history.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many watchers are live.
+    pub(super) fn count(&self) -> usize {
+        self.live().slots.len()
+    }
+
+    /// Tells live watchers what was applied. The state that holds it must be published already.
+    pub(super) fn deliver(&self, outcomes: &[Outcome], clock: ClockReading) {
+        let live = &mut *self.live();
+        if live.slots.is_empty() {
+            return;
+        }
+        let mut overflowed = Vec::new();
+        for outcome in outcomes {
+            let mut notice = None;
+            let slots = &live.slots;
+            live.hub.matching(outcome, |id| {
+                let Some(slot) = slots.get(&id).filter(|slot| slot.from <= outcome.event.index) else { return };
+                let notice = notice.get_or_insert_with(|| make_notice(&outcome.event, clock));
+                if slot.queue.try_send(Arc::clone(notice)).is_err() {
+                    overflowed.push(id);
+                }
+            });
+            for id in overflowed.drain(..) {
+                live.hub.remove(id);
+                live.slots.remove(&id);
+            }
+        }
+    }
+
+    /// Ends every watch: the member is shutting down.
+    pub(super) fn close(&self) {
+        let live = &mut *self.live();
+        live.closed = true;
+        live.hub = WatcherHub::new();
+        live.slots.clear();
+    }
+
+    /// Begins a watch; 401 if the history does not reach back to where it is to begin.
+    pub(super) fn watch(self: &Arc<Self>, request: WatchRequest, clock: ClockReading) -> Result<NodeWatch, StoreError> {
+        let view = self.view.load();
+        let index = view.store.index();
+        let oldest = view.store.history().first_index();
+        if request.since != 0 && request.since < oldest {
+            let cause = format!("the requested history has been cleared [{oldest}/{}]", request.since);
+            return Err(StoreError::new(ErrorCode::EventIndexCleared, cause, index));
+        }
+        let next = if request.since == 0 { index + 1 } else { request.since };
+        Ok(NodeWatch {
+            watches: Arc::clone(self),
+            key: request.key,
+            recursive: request.recursive,
+            stream: request.stream,
+            registered_index: index,
+            next,
+            clock,
+            mode: Mode::History,
+        })
+    }
+
+    /// Registers a watcher that has seen everything below `next`, unless there is more for it to read already.
+    fn register(&self, key: &Key, recursive: bool, next: u64) -> Registration {
+        let live = &mut *self.live();
+        if live.closed {
+            return Registration::Closed;
+        }
+        if self.view.load().store.index() >= next {
+            return Registration::MoreToRead;
+        }
+        let (queue, receiver) = mpsc::channel(QUEUE_EVENTS);
+        let id = live.hub.insert(key.clone(), recursive);
+        live.slots.insert(id, Slot { queue, from: next });
+        Registration::Live(id, receiver)
+    }
+
+    fn unregister(&self, id: WatcherId) {
+        let live = &mut *self.live();
+        live.hub.remove(id);
+        live.slots.remove(&id);
+    }
+}
+
+fn make_notice(event: &Arc<Event>, clock: ClockReading) -> Arc<Notice> {
+    Arc::new(Notice { event: Arc::clone(event), clock, rendered: OnceLock::new() })
+}
+
+enum Registration {
+    Live(WatcherId, mpsc::Receiver<Arc<Notice>>),
+    MoreToRead,
+    Closed,
+}
+
+enum Mode {
+    History,
+    Live(WatcherId, mpsc::Receiver<Arc<Notice>>),
+    Over,
+}
+
+/// One watch. Dropping it removes the watcher.
+pub struct NodeWatch {
+    watches: Arc<Watches>,
+    key: Key,
+    recursive: bool,
+    stream: bool,
+    registered_index: u64,
+    /// The first index that was not looked at yet.
+    next: u64,
+    clock: ClockReading,
+    mode: Mode,
+}
+
+enum Scanned {
+    Found(Arc<Notice>),
+    Nothing,
+    CaughtUp,
+    Cleared,
+}
+
+impl NodeWatch {
+    /// Looks through a piece of the history.
+    fn scan(&mut self) -> Scanned {
+        let view = self.watches.view.load();
+        let history = view.store.history();
+        let last = view.store.index();
+        if self.next > last {
+            return Scanned::CaughtUp;
+        }
+        if self.next < history.first_index() {
+            return Scanned::Cleared;
+        }
+        let until = last.min(self.next.saturating_add(SCAN_EVENTS));
+        for event in history.iter_from(self.next).take_while(|event| event.index <= until) {
+            self.next = event.index + 1;
+            if history.concerns(event, &self.key, self.recursive) {
+                return Scanned::Found(make_notice(event, self.clock));
+            }
+        }
+        Scanned::Nothing
+    }
+
+    fn found(&mut self, notice: Arc<Notice>) -> WatchItem {
+        self.next = notice.event.index + 1;
+        if !self.stream {
+            self.finish();
+        }
+        WatchItem::Event(notice)
+    }
+
+    fn finish(&mut self) {
+        if let Mode::Live(id, _) = std::mem::replace(&mut self.mode, Mode::Over) {
+            self.watches.unregister(id);
+        }
+    }
+}
+
+impl Watch for NodeWatch {
+    fn registered_index(&self) -> u64 {
+        self.registered_index
+    }
+
+    async fn next(&mut self) -> Option<WatchItem> {
+        loop {
+            match &mut self.mode {
+                Mode::Over => return None,
+                Mode::Live(_, queue) => match queue.recv().await {
+                    Some(notice) => return Some(self.found(notice)),
+                    // It fell behind, or the hub was closed: the history knows.
+                    None => self.mode = Mode::History,
+                },
+                Mode::History => match self.scan() {
+                    Scanned::Found(notice) => return Some(self.found(notice)),
+                    Scanned::Nothing => tokio::task::yield_now().await,
+                    Scanned::Cleared => {
+                        self.finish();
+                        return Some(WatchItem::Lagged { delivered: self.next - 1 });
+                    }
+                    Scanned::CaughtUp => match self.watches.register(&self.key, self.recursive, self.next) {
+                        Registration::Live(id, queue) => self.mode = Mode::Live(id, queue),
+                        Registration::MoreToRead => {}
+                        Registration::Closed => self.finish(),
+                    },
+                },
+            }
+        }
+    }
+}
+
+impl Drop for NodeWatch {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

@@ -1,0 +1,133 @@
+//! Between the core's plain types and the peer protocol.
+
+use super::driver::DriverInput;
+use crate::http::backend::View;
+use crate::proto::{peer, state};
+use crate::replica::{Input, Outgoing, State};
+use crate::store::HistoryLimits;
+use crate::transport::{self, Inbox, Transport};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
+use crossbeam_channel::Sender;
+use protobuf::Message as _;
+use raft::eraftpb::Message;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The way to the other members, for the threads of this one. Empty until the transport has started.
+#[derive(Clone, Default)]
+pub(super) struct Peers(Arc<ArcSwapOption<Transport>>);
+
+impl Peers {
+    pub(super) fn set(&self, transport: Transport) {
+        self.0.store(Some(Arc::new(transport)));
+    }
+
+    pub(super) fn take(&self) -> Option<Arc<Transport>> {
+        self.0.swap(None)
+    }
+
+    pub(super) fn send(&self, to: u64, outgoing: Outgoing) {
+        let Some(transport) = &*self.0.load() else { return };
+        let raft = outgoing.messages.iter().filter_map(encode).collect();
+        let outgoing = transport::Outgoing { raft, forwarded: outgoing.forwarded, beacon: outgoing.beacon };
+        transport.send(to, outgoing);
+    }
+
+    /// Sends each message to the peer it names.
+    pub(super) fn send_messages(&self, messages: Vec<Message>) {
+        let mut by_peer = BTreeMap::<u64, Outgoing>::new();
+        for message in messages {
+            by_peer.entry(message.to).or_default().messages.push(message);
+        }
+        for (to, outgoing) in by_peer {
+            self.send(to, outgoing);
+        }
+    }
+
+    pub(super) fn send_snapshot(&self, to: u64, message: &Message, state: State) {
+        let Some(transport) = &*self.0.load() else { return };
+        let Some(message) = encode(message) else { return };
+        transport.send_snapshot(to, message, Box::new(state.into_records()));
+    }
+
+    pub(super) fn set_peers(&self, peers: BTreeMap<u64, Vec<String>>) {
+        if let Some(transport) = &*self.0.load() {
+            transport.set_peers(peers);
+        }
+    }
+}
+
+/// Encoding fails only for a message with a required field unset, and raft's have none.
+fn encode(message: &Message) -> Option<Bytes> {
+    message.write_to_bytes().ok().map(Bytes::from)
+}
+
+fn decode(bytes: &Bytes) -> Option<Message> {
+    Message::parse_from_carllerche_bytes(bytes).ok()
+}
+
+/// What arrives from the other members.
+pub(super) struct MemberInbox {
+    pub driver: Sender<DriverInput>,
+    pub limits: HistoryLimits,
+    pub view: Arc<ArcSwap<View>>,
+}
+
+impl MemberInbox {
+    /// Drops what does not fit into the driver's queue: everything that peers send is sent again when it is lost.
+    fn push(&self, input: Input) {
+        let _ = self.driver.try_send(DriverInput::Input(input));
+    }
+}
+
+impl Inbox for MemberInbox {
+    fn frame(&self, from: u64, frame: peer::Frame) {
+        let mut messages = Vec::with_capacity(frame.raft.len());
+        for bytes in &frame.raft {
+            match decode(bytes) {
+                Some(message) => messages.push(message),
+                None => tracing::warn!(peer = format_args!("{from:x}"), "a raft message cannot be decoded; dropped"),
+            }
+        }
+        self.push(Input::Frame { from, messages, forwarded: frame.forwarded, beacon: frame.beacon });
+    }
+
+    fn snapshot(&self, from: u64, raft: Bytes, records: Vec<state::Record>) {
+        let (driver, limits) = (self.driver.clone(), self.limits);
+        let work = move || {
+            let Some(message) = decode(&raft).filter(|m| m.from == from) else { return };
+            match State::from_records(&records, limits) {
+                Ok(state) => {
+                    let input = Input::Snapshot { message: Box::new(message), state: Box::new(state) };
+                    let _ = driver.send(DriverInput::Input(input));
+                }
+                Err(error) => {
+                    tracing::error!(peer = format_args!("{from:x}"), error, "a snapshot is not usable; dropped");
+                }
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("snapshot".into()).spawn(work) {
+            tracing::error!(%error, "could not start a thread for a snapshot");
+        }
+    }
+
+    fn unreachable(&self, peer: u64) {
+        self.push(Input::Unreachable { peer });
+    }
+
+    fn connected(&self, peer: u64) {
+        self.push(Input::Connected { peer });
+    }
+
+    fn snapshot_sent(&self, peer: u64, ok: bool) {
+        self.push(Input::SnapshotSent { peer, ok });
+    }
+
+    fn admits(&self, member: u64) -> Result<(), String> {
+        if self.view.load().members.contains_key(&member) {
+            return Ok(());
+        }
+        Err(format!("{member:x} is not a member of this cluster; add it before it is started"))
+    }
+}

@@ -1,0 +1,92 @@
+//! Requests on their way into the log: to the leader, and there into entries.
+
+use super::{ENTRY_BYTES_MAX, EXPIRE_LIMIT, Replica};
+use crate::proto::command::{Batch, Entry as CommandEntry};
+use prost::Message as _;
+use std::time::Duration;
+
+impl Replica {
+    /// Gives this member's new requests to the leader, wherever it is.
+    pub(super) fn route(&mut self, now: Duration) {
+        if self.standing.leader == 0 {
+            return;
+        }
+        let Some(batch) = self.pending.take_unsent(now) else { return };
+        if self.standing.leads {
+            self.enqueue(batch);
+        } else {
+            let leader = self.standing.leader;
+            self.outgoing(leader).forwarded.push(batch);
+        }
+    }
+
+    pub(super) fn enqueue(&mut self, batch: Batch) {
+        self.queue_bytes += batch.encoded_len();
+        self.queue.push(batch);
+    }
+
+    /// Proposes what has gathered as one entry, unless the disk is busy with the last: then more gathers.
+    pub(super) fn propose(&mut self, now: Duration) {
+        if !self.clock.in_office() || self.raw.raft.lead_transferee.is_some() {
+            return;
+        }
+        let time = self.clock.stamp(now);
+        let due = !self.expiry_proposed
+            && self.state.store.next_deadline().is_some_and(|deadline| deadline <= time);
+        let disk_busy = self.write_begun > self.write_done;
+        if disk_busy && self.queue_bytes < ENTRY_BYTES_MAX && !due {
+            return;
+        }
+        if self.queue.is_empty() && !due {
+            return;
+        }
+        let mut first = true;
+        while first || !self.queue.is_empty() {
+            let entry = CommandEntry {
+                time_ms: time.0,
+                expire_limit: EXPIRE_LIMIT,
+                batches: self.take_from_queue(ENTRY_BYTES_MAX),
+            };
+            first = false;
+            if self.raw.propose(vec![], entry.encode_to_vec()).is_err() {
+                // Only on its way out of office: origins will send again what was in it.
+                return;
+            }
+            self.expiry_proposed |= due;
+        }
+    }
+
+    /// Takes batches off the queue, splitting one that is too large by itself.
+    pub(super) fn take_from_queue(&mut self, budget: usize) -> Vec<Batch> {
+        if self.queue_bytes <= budget {
+            self.queue_bytes = 0;
+            return std::mem::take(&mut self.queue);
+        }
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        while bytes < budget && !self.queue.is_empty() {
+            let batch = &mut self.queue[0];
+            let mut count = 0;
+            for request in &batch.requests {
+                if bytes >= budget {
+                    break;
+                }
+                bytes += request.encoded_len();
+                count += 1;
+            }
+            if count == batch.requests.len() {
+                taken.push(self.queue.remove(0));
+            } else {
+                let rest = batch.requests.split_off(count);
+                let head = Batch {
+                    session: batch.session,
+                    floor: batch.floor,
+                    requests: std::mem::replace(&mut batch.requests, rest),
+                };
+                taken.push(head);
+            }
+        }
+        self.queue_bytes = self.queue.iter().map(Batch::encoded_len).sum();
+        taken
+    }
+}
