@@ -55,6 +55,14 @@ pub struct Node {
     pub modified: u64,
 }
 
+impl Node {
+    /// The same node in memory of its own: one cut from a message would keep the whole message alive.
+    pub(super) fn compact(&self) -> Self {
+        let value = self.value.as_ref().map(|value| Bytes::copy_from_slice(value));
+        Self { key: self.key.compact(), value, ..self.clone() }
+    }
+}
+
 /// One change, applied at one index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -70,4 +78,21 @@ pub struct Event {
     pub refresh: bool,
     /// Cluster time at which it was applied; `ttl` in an answer counts from here.
     pub time: ClusterTime,
+}
+
+impl Event {
+    /// Whether a past event concerns a watcher of `key`: it happened there, or below it if the watcher is recursive,
+    /// or removed a directory above it. Refreshes concern nobody.
+    ///
+    /// This is the rule for the history. Live, hidden keys are withheld as well, see [`super::WatcherHub`].
+    #[must_use]
+    pub fn matches(&self, key: &Key, recursive: bool) -> bool {
+        if self.refresh {
+            return false;
+        }
+        let removed_dir = self.node.dir && self.action.removes();
+        self.node.key == *key
+            || (recursive && key.contains(&self.node.key))
+            || (removed_dir && self.node.key.contains(key))
+    }
 }

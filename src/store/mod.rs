@@ -17,18 +17,25 @@
 //! What it does not do: turn `ttl` seconds into answers (that is `http`), decide *when* to expire (that is `replica`),
 //! or deliver events (that is `node`).
 
+mod apply;
+mod command;
+mod digest;
 mod error;
 mod event;
 mod history;
 mod key;
+mod keyspace;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod watch;
 
+pub use command::{Command, Compare};
 pub use error::{ErrorCode, StoreError};
 pub use event::{Action, Event, Node};
 pub use history::{EventHistory, HistoryLimits};
 pub use key::Key;
-pub use tree::{Command, Compare, Outcome, Store};
+pub use tree::{Outcome, Store};
 pub use watch::{WatcherHub, WatcherId};
 
 /// A reading of the clock that is part of the replicated state, in milliseconds since the cluster was founded.

@@ -1,120 +1,121 @@
-//! The tree itself: commands in, events out.
-//!
-//! API agreed with the other modules; bodies to be written.
+//! The store as a whole: what can be read of it, and how it is put together again from a checkpoint.
 
-use super::{ClusterTime, Event, EventHistory, HistoryLimits, Key, Node, StoreError};
-use bytes::Bytes;
+use super::keyspace::{Keyspace, Missing};
+use super::{ClusterTime, ErrorCode, Event, EventHistory, HistoryLimits, Key, Node, StoreError};
 use std::sync::Arc;
-
-/// The comparison of a compare-and-swap or compare-and-delete.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Compare {
-    /// The value that the node must have; empty: any.
-    pub prev_value: Bytes,
-    /// The `modifiedIndex` that the node must have; 0: any.
-    pub prev_index: u64,
-}
-
-/// One change to the keyspace. Times to live are in milliseconds from the cluster time at which the command is
-/// applied; `None` makes the node permanent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the parameters of the v2 API
-pub enum Command {
-    /// `PUT` without conditions.
-    Set { key: Key, value: Bytes, dir: bool, ttl: Option<u64>, refresh: bool },
-    /// `PUT` with `prevExist=false`.
-    Create { key: Key, value: Bytes, dir: bool, ttl: Option<u64>, refresh: bool },
-    /// `POST`: a child of `key` named after the event's index, zero-padded to 20 digits.
-    CreateInOrder { key: Key, value: Bytes, dir: bool, ttl: Option<u64> },
-    /// `PUT` with `prevExist=true` and nothing to compare.
-    Update { key: Key, value: Bytes, ttl: Option<u64>, refresh: bool },
-    /// `PUT` with `prevValue` or `prevIndex`.
-    CompareAndSwap { key: Key, compare: Compare, value: Bytes, ttl: Option<u64>, refresh: bool },
-    /// `DELETE` without conditions.
-    Delete { key: Key, dir: bool, recursive: bool },
-    /// `DELETE` with `prevValue` or `prevIndex`.
-    CompareAndDelete { key: Key, compare: Compare },
-}
 
 /// What a successful command, or an expiry, did.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// The event, as it also stands in the history.
     pub event: Arc<Event>,
-    /// The store before a directory was removed: its watchers below are told if their path existed in it.
+    /// The store before a directory that was not empty was removed: its watchers below are told if their path existed
+    /// in it. Keeps the removed nodes in memory, so it is dropped when the watchers are told.
     pub removed_from: Option<Box<Store>>,
 }
 
-/// The keyspace with its index, TTL index, event history and digest.
+/// The keyspace with its index, TTL index, event history and digest. A clone is O(1).
 #[derive(Clone, Debug)]
 pub struct Store {
-    _todo: (),
+    pub(super) nodes: Keyspace,
+    pub(super) history: EventHistory,
+    pub(super) index: u64,
+    pub(super) digest: u64,
 }
 
-#[allow(unused_variables, clippy::todo)]
 impl Store {
     /// An empty store at index 0.
+    #[must_use]
     pub fn new(limits: HistoryLimits) -> Self {
-        todo!()
+        Self { nodes: Keyspace::default(), history: EventHistory::new(limits, 1), index: 0, digest: 0 }
     }
-    /// Applies one command at a cluster time. An error changes nothing but is deterministic like the rest.
-    pub fn apply(&mut self, time: ClusterTime, command: &Command) -> Result<Outcome, StoreError> {
-        todo!()
-    }
-    /// Removes nodes whose deadline is at or before `time`, earliest deadline first, at most `limit` of them.
-    pub fn expire(&mut self, time: ClusterTime, limit: usize) -> Vec<Outcome> {
-        todo!()
-    }
+
     /// The earliest deadline of any node.
+    #[must_use]
     pub fn next_deadline(&self) -> Option<ClusterTime> {
-        todo!()
+        self.nodes.next_due().and_then(|node| node.deadline)
     }
+
     /// How many nodes have a deadline.
+    #[must_use]
     pub fn ttl_count(&self) -> usize {
-        todo!()
+        self.nodes.due_len()
     }
+
     /// The index of the last event; X-Etcd-Index.
+    #[must_use]
     pub fn index(&self) -> u64 {
-        todo!()
+        self.index
     }
-    /// The rolling digest over all events so far.
+
+    /// The rolling digest over all events so far; 0 before the first.
+    #[must_use]
     pub fn digest(&self) -> u64 {
-        todo!()
+        self.digest
     }
+
     /// The node at `key`, as a GET must find it: 104 below a file, 100 naming the first missing ancestor.
+    /// The root is a directory that was created at index 0.
     pub fn get(&self, key: &Key) -> Result<Node, StoreError> {
-        todo!()
+        if key.is_root() {
+            return Ok(Node {
+                key: Key::root(),
+                value: None,
+                dir: true,
+                deadline: None,
+                created: 0,
+                modified: 0,
+            });
+        }
+        self.find(key).map(|node| Node::clone(node))
     }
+
     /// Whether there is a node at `key`.
+    #[must_use]
     pub fn contains(&self, key: &Key) -> bool {
-        todo!()
+        key.is_root() || self.nodes.get(key).is_some()
     }
-    /// The direct children of a directory in byte order of their names, hidden ones included.
-    pub fn children<'a>(&'a self, dir: &Key) -> Box<dyn Iterator<Item = Node> + 'a> {
-        todo!()
+
+    /// The direct children of a directory in byte order of their names, hidden ones included; none if `dir` is not a
+    /// directory. What is below a child is skipped, so the cost is that of the children alone.
+    pub fn children<'a>(&'a self, dir: &Key) -> impl Iterator<Item = Node> + use<'a> {
+        self.nodes.children(dir).map(|node| Node::clone(node))
     }
+
     /// All nodes below a directory (not itself) in key order, parents before children, hidden ones included.
-    pub fn descendants<'a>(&'a self, dir: &Key) -> Box<dyn Iterator<Item = Node> + 'a> {
-        todo!()
+    pub fn descendants<'a>(&'a self, dir: &Key) -> impl Iterator<Item = Node> + use<'a> {
+        self.nodes.descendants(dir).map(|node| Node::clone(node))
     }
+
     /// Every node but the root, in key order: what a checkpoint holds.
-    pub fn nodes<'a>(&'a self) -> Box<dyn Iterator<Item = Node> + 'a> {
-        todo!()
+    pub fn nodes(&self) -> impl Iterator<Item = Node> {
+        self.nodes.iter().map(|node| Node::clone(node))
     }
+
     /// How many nodes there are, the root not counted.
+    #[must_use]
     pub fn node_count(&self) -> usize {
-        todo!()
+        self.nodes.len()
     }
+
     /// Bytes of all keys and values.
+    #[must_use]
     pub fn byte_count(&self) -> u64 {
-        todo!()
+        self.nodes.bytes()
     }
+
     /// The event history.
+    #[must_use]
     pub fn history(&self) -> &EventHistory {
-        todo!()
+        &self.history
     }
+
     /// Rebuilds a store from what [`Self::nodes`], [`Self::history`], [`Self::index`] and [`Self::digest`] gave.
-    /// Refuses parts that break an invariant, saying which.
+    /// A history beyond the limits is cut to them.
+    ///
+    /// # Errors
+    ///
+    /// The parts break an invariant; the text says which.
     pub fn from_parts(
         limits: HistoryLimits,
         index: u64,
@@ -122,6 +123,75 @@ impl Store {
         nodes: impl IntoIterator<Item = Node>,
         history: impl IntoIterator<Item = Arc<Event>>,
     ) -> Result<Self, String> {
-        todo!()
+        let nodes = restored_nodes(index, nodes)?;
+        let history = restored_history(limits, index, history)?;
+        Ok(Self { nodes, history, index, digest })
     }
+
+    /// The node at a key other than the root, or the error that a client gets.
+    pub(super) fn find(&self, key: &Key) -> Result<&Arc<Node>, StoreError> {
+        self.nodes.find(key).map_err(|missing| self.missing(&missing))
+    }
+
+    pub(super) fn missing(&self, missing: &Missing) -> StoreError {
+        match missing {
+            Missing::At(key) => self.refuse(ErrorCode::KeyNotFound, key),
+            Missing::BelowFile(file) => self.refuse(ErrorCode::NotDir, file),
+        }
+    }
+
+    /// An error about a key, at the current index.
+    pub(super) fn refuse(&self, code: ErrorCode, key: &Key) -> StoreError {
+        StoreError::new(code, key.compact().into_bytes(), self.index)
+    }
+}
+
+/// The keyspace of a checkpoint, whose nodes come in key order.
+fn restored_nodes(index: u64, nodes: impl IntoIterator<Item = Node>) -> Result<Keyspace, String> {
+    let mut keyspace = Keyspace::default();
+    let mut last = Key::root();
+    for node in nodes {
+        let key = &node.key;
+        if *key <= last {
+            return Err(format!("node {key} is out of order"));
+        }
+        if node.dir == node.value.is_some() {
+            return Err(format!("node {key} is not either a file or a directory"));
+        }
+        if node.created == 0 || node.created > node.modified || node.modified > index {
+            let (created, modified) = (node.created, node.modified);
+            return Err(format!("node {key} was created at {created} and modified at {modified} of {index}"));
+        }
+        let parent = key.parent().unwrap_or_else(Key::root);
+        if !parent.is_root() && !keyspace.get(&parent).is_some_and(|parent| parent.dir) {
+            return Err(format!("node {key} is not in a directory"));
+        }
+        last = key.clone();
+        keyspace.put(Arc::new(node.compact()));
+    }
+    Ok(keyspace)
+}
+
+/// The history of a checkpoint, whose events come in index order and end at `index`.
+fn restored_history(
+    limits: HistoryLimits,
+    index: u64,
+    events: impl IntoIterator<Item = Arc<Event>>,
+) -> Result<EventHistory, String> {
+    let mut history: Option<EventHistory> = None;
+    for event in events {
+        let expected = history.as_ref().map_or(event.index.max(1), |history| history.last_index() + 1);
+        if event.index != expected || event.index > index {
+            return Err(format!("event {} stands where {expected} belongs, of {index}", event.index));
+        }
+        if event.node.modified != event.index {
+            return Err(format!("event {} is about a change at {}", event.index, event.node.modified));
+        }
+        history.get_or_insert_with(|| EventHistory::new(limits, expected)).push(event);
+    }
+    let history = history.unwrap_or_else(|| EventHistory::new(limits, index + 1));
+    if history.last_index() != index {
+        return Err(format!("the history ends at {} of {index}", history.last_index()));
+    }
+    Ok(history)
 }
