@@ -183,11 +183,17 @@ impl NodeWatch {
         let until = last.min(self.next.saturating_add(SCAN_EVENTS));
         for event in history.iter_from(self.next).take_while(|event| event.index <= until) {
             self.next = event.index + 1;
-            if history.concerns(event, &self.key, self.recursive) {
+            if self.wants(event) {
                 return Scanned::Found(make_notice(event, self.clock));
             }
         }
         Scanned::Nothing
+    }
+
+    /// etcd's rule: events from before the watch are told even if they are hidden from it, later ones are not.
+    fn wants(&self, event: &Event) -> bool {
+        let past = event.index <= self.registered_index;
+        event.matches(&self.key, self.recursive) && (past || !event.node.key.hidden_below(&self.key))
     }
 
     fn found(&mut self, notice: Arc<Notice>) -> WatchItem {

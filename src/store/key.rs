@@ -58,6 +58,12 @@ impl Key {
         &self.0
     }
 
+    /// The path, sharing the bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        self.0.clone()
+    }
+
     /// Whether it is `/`.
     #[must_use]
     pub fn is_root(&self) -> bool {

@@ -177,6 +177,11 @@ impl Keyspace {
         self.nodes.iter().map(|node| &node.0)
     }
 
+    /// The nodes after a key, whether there is one at it or not, in key order.
+    pub(super) fn after(&self, key: &Key) -> impl Iterator<Item = &Arc<Node>> {
+        self.below(key).map(|node| &node.0)
+    }
+
     /// The nodes below a directory, itself excluded, in key order.
     pub(super) fn descendants<'a>(&'a self, dir: &Key) -> impl Iterator<Item = &'a Arc<Node>> + use<'a> {
         let dir = dir.clone();

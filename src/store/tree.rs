@@ -92,6 +92,11 @@ impl Store {
         self.nodes.iter().map(|node| Node::clone(node))
     }
 
+    /// Every node after `key` in key order: how a walk over [`Self::nodes`] is taken up again.
+    pub fn nodes_after(&self, key: &Key) -> impl Iterator<Item = Node> {
+        self.nodes.after(key).map(|node| Node::clone(node))
+    }
+
     /// How many nodes there are, the root not counted.
     #[must_use]
     pub fn node_count(&self) -> usize {
