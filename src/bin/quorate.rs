@@ -1,1 +1,60 @@
-fn main() {}
+//! The server.
+
+use quorate::node::config::{Config, Invocation, parse};
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// The command line or the environment makes no sense.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let args = std::env::args_os().skip(1).map(OsString::into_string).collect::<Result<Vec<String>, _>>();
+    let args = match args {
+        Ok(args) => args,
+        Err(arg) => return usage(&format!("{arg:?} is not UTF-8")),
+    };
+    // What is not UTF-8 cannot be a setting.
+    let env = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    match parse(args, env) {
+        Err(error) => usage(&error.to_string()),
+        Ok(Invocation::Help(text)) => print(&text),
+        Ok(Invocation::Version) => print(concat!("quorate ", env!("CARGO_PKG_VERSION"), "\netcd v2 API\n")),
+        Ok(Invocation::Serve(config, warnings)) => {
+            for warning in warnings {
+                eprintln!("quorate: {warning}");
+            }
+            serve(*config)
+        }
+        Ok(Invocation::Demo(args)) => demo(&args),
+        Ok(Invocation::Check(data_dir)) => check(&data_dir),
+    }
+}
+
+fn usage(error: &str) -> ExitCode {
+    eprintln!("quorate: {error}");
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// A reader that has seen enough (`quorate help | head`) is no failure.
+fn print(text: &str) -> ExitCode {
+    use std::io::Write;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn serve(_config: Config) -> ExitCode {
+    ExitCode::FAILURE // wired by node
+}
+
+fn demo(_args: &[String]) -> ExitCode {
+    ExitCode::FAILURE // wired by node
+}
+
+fn check(_data_dir: &Path) -> ExitCode {
+    ExitCode::FAILURE // wired by node
+}

@@ -1,1 +1,4 @@
-//! (being written)
+//! The only place where the parts of a member meet.
+
+pub mod config;
+pub mod ids;
