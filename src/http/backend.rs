@@ -149,6 +149,8 @@ pub struct Status {
     pub commit: u64,
     /// Highest log position applied.
     pub applied: u64,
+    /// How many keys expired since the process started.
+    pub expired: u64,
 }
 
 /// A running member.

@@ -7,9 +7,9 @@ use super::clock::ClockCell;
 use super::disk::{self, DiskJob, DiskStats};
 use super::wire::Peers;
 use crate::http::backend::{BackendError, ClockReading, Member, Status, View, Written};
-use crate::replica::{Effects, Failure, Input, LogPosition, MemberInfo, Replica, Reply, Token};
+use crate::replica::{Effects, Failure, Input, LogPosition, MemberInfo, Replica, Reply, Standing, State, Token};
 use crate::storage::Checkpoints;
-use crate::store::{Command, Event, Outcome, StoreError};
+use crate::store::{Action, Command, Event, Outcome, StoreError};
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::{BTreeMap, HashMap};
@@ -57,6 +57,13 @@ pub(super) struct News {
     pub clock: ClockReading,
 }
 
+/// The member's status, and since when it has seen the present leader.
+#[derive(Clone, Debug)]
+pub(super) struct KnownStatus {
+    pub status: Status,
+    pub leader_since: Instant,
+}
+
 /// The ends of everything that the driver talks to.
 pub(super) struct Links {
     pub inputs: Receiver<DriverInput>,
@@ -65,7 +72,7 @@ pub(super) struct Links {
     pub news: Sender<News>,
     pub peers: Peers,
     pub view: Arc<ArcSwap<View>>,
-    pub status: Arc<ArcSwap<Status>>,
+    pub status: Arc<ArcSwap<KnownStatus>>,
     pub clock: Arc<ClockCell>,
     pub checkpoints: Arc<Checkpoints>,
     pub disk_stats: Arc<DiskStats>,
@@ -92,7 +99,6 @@ pub(super) struct Driver {
     /// The members as they were last published and told to the transport.
     members_told: Option<Arc<BTreeMap<u64, MemberInfo>>>,
     members: Arc<BTreeMap<u64, Member>>,
-    leader_seen: (u64, u64, Instant),
     clock_kept: u64,
 }
 
@@ -115,7 +121,6 @@ impl Driver {
             checkpoint,
             members_told: None,
             members: Arc::default(),
-            leader_seen: (0, 0, Instant::now()),
             clock_kept: 0,
         }
     }
@@ -214,7 +219,8 @@ impl Driver {
             let _ = self.links.disk.send(DiskJob::Write(write));
         }
         self.links.clock.set(self.replica.cluster_time(now), now);
-        self.note_standing();
+        let expired = effects.events.iter().filter(|o| o.event.action == Action::Expire).count();
+        self.note_standing(expired as u64);
         if effects.publish {
             self.publish();
         }
@@ -251,10 +257,10 @@ impl Driver {
         let state = self.replica.state();
         if !self.members_told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &state.members)) {
             let members = Arc::clone(&state.members);
-            let own = self.links.status.load().id;
+            let own = self.links.status.load().status.id;
             let others = members.iter().filter(|(id, _)| **id != own);
             self.links.peers.set_peers(others.map(|(id, info)| (*id, info.peer_urls.clone())).collect());
-            self.members = Arc::new(members.iter().map(|(id, info)| (*id, member(*id, info))).collect());
+            self.members = Arc::new(members_of(&members));
             self.members_told = Some(members);
         }
         let view = View {
@@ -266,35 +272,29 @@ impl Driver {
         self.links.view.store(Arc::new(view));
     }
 
-    fn note_standing(&mut self) {
+    fn note_standing(&mut self, expired: u64) {
         let standing = self.replica.standing();
-        let before = self.links.status.load_full();
         let applied = self.replica.state().applied.index;
-        let (term, leader, _) = self.leader_seen;
-        let changed = (term, leader) != (standing.term, standing.leader);
+        let known = self.links.status.load();
+        let before = &known.status;
+        let changed = (before.term, before.leader) != (standing.term, standing.leader);
+        if !changed && expired == 0 && (before.commit, before.applied) == (standing.commit, applied) {
+            return;
+        }
         if changed {
-            let now = Instant::now();
-            self.leader_seen = (standing.term, standing.leader, now);
-            if standing.leads {
-                tracing::info!(term = standing.term, "this member leads the cluster now");
-            } else if standing.leader != 0 {
-                let leader = format_args!("{:x}", standing.leader);
-                tracing::info!(term = standing.term, leader, "the cluster has a leader");
-            } else if leader != 0 {
-                tracing::warn!(term = standing.term, "the leader is lost; an election is to follow");
-            }
+            log_change(before, &standing);
         }
-        if changed || before.commit != standing.commit || before.applied != applied {
-            let status = Status {
-                leader: standing.leader,
-                leader_since: self.leader_seen.2,
-                term: standing.term,
-                commit: standing.commit,
-                applied,
-                ..(*before).clone()
-            };
-            self.links.status.store(Arc::new(status));
-        }
+        let leader_since = if changed { Instant::now() } else { known.leader_since };
+        let status = Status {
+            leader: standing.leader,
+            term: standing.term,
+            commit: standing.commit,
+            applied,
+            expired: before.expired + expired,
+            ..before.clone()
+        };
+        drop(known);
+        self.links.status.store(Arc::new(KnownStatus { status, leader_since }));
     }
 
     fn reply(&mut self, reply: Reply) {
@@ -364,6 +364,30 @@ impl Driver {
             self.clock_kept = reading;
             (self.links.keep_clock)(reading);
         }
+    }
+}
+
+fn log_change(before: &Status, now: &Standing) {
+    if now.leads {
+        tracing::info!(term = now.term, "this member leads the cluster now");
+    } else if now.leader != 0 {
+        tracing::info!(term = now.term, leader = format_args!("{:x}", now.leader), "the cluster has a leader");
+    } else if before.leader != 0 {
+        tracing::warn!(term = now.term, "the leader is lost; an election is to follow");
+    }
+}
+
+fn members_of(members: &BTreeMap<u64, MemberInfo>) -> BTreeMap<u64, Member> {
+    members.iter().map(|(id, info)| (*id, member(*id, info))).collect()
+}
+
+/// A state as it is published.
+pub(super) fn view_of(state: &State, raft_term: u64) -> View {
+    View {
+        store: state.store.clone(),
+        raft_index: state.applied.index,
+        raft_term,
+        members: Arc::new(members_of(&state.members)),
     }
 }
 

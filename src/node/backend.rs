@@ -1,0 +1,125 @@
+//! A member as its clients see it: what `http` serves, and what a program that embeds one holds.
+
+use super::clock::ClockCell;
+use super::driver::{DriverInput, KnownStatus};
+use super::watch::{NodeWatch, Watches};
+use crate::http::backend::{
+    Backend, BackendError, ClockReading, Consistency, Status, View, WatchRequest, Written,
+};
+use crate::store::{Command, Event, Key, Node, StoreError};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use crossbeam_channel::{Sender, TrySendError};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// A handle on a running member. Clones are cheap and share the member.
+#[derive(Clone)]
+pub struct Handle(Arc<Shared>);
+
+pub(super) struct Shared {
+    pub driver: Sender<DriverInput>,
+    pub view: Arc<ArcSwap<View>>,
+    pub status: Arc<ArcSwap<KnownStatus>>,
+    pub watches: Arc<Watches>,
+    pub clock: Arc<ClockCell>,
+}
+
+impl Handle {
+    pub(super) fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+
+    fn send(&self, input: DriverInput) -> Result<(), BackendError> {
+        self.0.driver.try_send(input).map_err(|error| match error {
+            TrySendError::Full(_) => BackendError::Overloaded,
+            TrySendError::Disconnected(_) => BackendError::Stopped,
+        })
+    }
+
+    /// Sets a key, with a time to live if one is given, and answers when a quorum has it on disk.
+    ///
+    /// # Errors
+    /// The store refused it, or there was no quorum in time.
+    pub async fn set(
+        &self,
+        key: &str,
+        value: impl Into<Bytes>,
+        ttl: Option<Duration>,
+    ) -> Result<Arc<Event>, BackendError> {
+        let ttl = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        let key = Key::parse(key.as_bytes());
+        let command = Command::Set { key, value: value.into(), dir: false, ttl, refresh: false };
+        Ok(self.write(command).await?.event)
+    }
+
+    /// Reads a key: every write that was acknowledged anywhere before is seen.
+    ///
+    /// # Errors
+    /// There is no such key, or there was no quorum in time.
+    pub async fn get(&self, key: &str) -> Result<Node, BackendError> {
+        let view = self.read(Consistency::Linearizable).await?;
+        Ok(view.store.get(&Key::parse(key.as_bytes()))?)
+    }
+
+    /// Removes a key.
+    ///
+    /// # Errors
+    /// There is no such key, or there was no quorum in time.
+    pub async fn delete(&self, key: &str) -> Result<Arc<Event>, BackendError> {
+        let key = Key::parse(key.as_bytes());
+        Ok(self.write(Command::Delete { key, dir: false, recursive: false }).await?.event)
+    }
+
+    /// Every event at or below a key, from the index `since` on (0: from now on).
+    ///
+    /// # Errors
+    /// The history does not reach back to `since`.
+    pub fn watch_all(&self, key: &str, since: u64) -> Result<NodeWatch, StoreError> {
+        let key = Key::parse(key.as_bytes());
+        self.watch(WatchRequest { key, recursive: true, stream: true, since })
+    }
+
+    /// Makes the member's name and client URLs known to the cluster.
+    pub(super) async fn publish(&self, name: String, client_urls: Vec<String>) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.send(DriverInput::Publish { name, client_urls, reply }).is_ok() && answer.await.unwrap_or(false)
+    }
+}
+
+impl Backend for Handle {
+    type Watch = NodeWatch;
+
+    async fn write(&self, command: Command) -> Result<Written, BackendError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(DriverInput::Write { command, reply })?;
+        answer.await.unwrap_or(Err(BackendError::Stopped))
+    }
+
+    async fn read(&self, consistency: Consistency) -> Result<Arc<View>, BackendError> {
+        if consistency == Consistency::Local {
+            return Ok(self.view());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.send(DriverInput::Read { reply })?;
+        answer.await.unwrap_or(Err(BackendError::Stopped))
+    }
+
+    fn view(&self) -> Arc<View> {
+        self.0.view.load_full()
+    }
+
+    fn watch(&self, request: WatchRequest) -> Result<NodeWatch, StoreError> {
+        self.0.watches.watch(request, self.clock())
+    }
+
+    fn clock(&self) -> ClockReading {
+        self.0.clock.read()
+    }
+
+    fn status(&self) -> Status {
+        let known = self.0.status.load();
+        Status { leader_uptime: known.leader_since.elapsed(), ..known.status.clone() }
+    }
+}

@@ -1,0 +1,162 @@
+//! How a member comes to its cluster: from its data directory if it has been in one, else by founding one.
+//!
+//! Founding is resumable: nothing is durable but the notes until the first checkpoint and the log's base are, and the
+//! identity is written last. A member that is killed anywhere before that begins again and comes to the same result,
+//! since ids are made from URLs and tokens, and a discovery service knows its own.
+
+use super::config::{Bootstrap, ClusterState, Config, InitialMember};
+use super::{StartError, ids};
+use crate::discovery::{self, DiscoveryRequest};
+use crate::replica::{LogPosition, MemberInfo, Recovered, State};
+use crate::storage::{DataDir, Identity, Storage};
+use crate::store::{ClusterTime, HistoryLimits};
+use raft::eraftpb::HardState;
+use std::collections::BTreeMap;
+
+/// The format of everything in the data directory.
+const FORMAT: u32 = 1;
+
+/// Names, in a note, what the cluster was founded from: a start that names something else is a mistake.
+const ORIGIN_NOTE: &str = "origin";
+
+/// A member that is ready to run.
+pub(super) struct Member {
+    pub identity: Identity,
+    pub storage: Storage,
+    pub recovered: Recovered,
+}
+
+/// Opens what is there, or founds what is not.
+pub(super) async fn open(config: &Config, bootstrap: &Bootstrap, dir: &DataDir) -> Result<Member, StartError> {
+    let limits = limits(config);
+    match dir.identity()? {
+        Some(identity) => {
+            refuse_other_member(config, bootstrap, dir, &identity)?;
+            resume(dir, identity, limits)
+        }
+        None => found(config, bootstrap, dir, limits).await,
+    }
+}
+
+pub(super) fn limits(config: &Config) -> HistoryLimits {
+    HistoryLimits { events: config.history_events, bytes: config.history_bytes }
+}
+
+/// A start with the data directory of another member or cluster changes nothing and says so.
+fn refuse_other_member(
+    config: &Config,
+    bootstrap: &Bootstrap,
+    dir: &DataDir,
+    identity: &Identity,
+) -> Result<(), StartError> {
+    let path = config.data_dir().display().to_string();
+    if identity.name != config.name {
+        return Err(StartError::OtherMember { path, found: identity.name.clone(), name: config.name.clone() });
+    }
+    let here = dir.note(ORIGIN_NOTE)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let asked = origin(bootstrap);
+    match (here, asked) {
+        (Some(here), Some(asked)) if here != asked => Err(StartError::OtherCluster { path, found: here, asked }),
+        _ => Ok(()),
+    }
+}
+
+/// What the cluster is founded from, as far as the configuration says; a member that is started with nothing but its
+/// name and data directory goes on with whatever it is.
+fn origin(bootstrap: &Bootstrap) -> Option<String> {
+    match bootstrap {
+        Bootstrap::Single { .. } => None,
+        Bootstrap::Static { token, .. } => Some(format!("-initial-cluster-token {token}")),
+        Bootstrap::Discovery { url } => Some(format!("-discovery {url}")),
+    }
+}
+
+fn resume(dir: &DataDir, identity: Identity, limits: HistoryLimits) -> Result<Member, StartError> {
+    let mut storage = dir.open_storage()?;
+    let found = std::mem::take(&mut storage.recovered);
+    for path in &found.damaged {
+        tracing::error!(path = %path.display(), "a checkpoint was damaged and is moved aside; going on from another");
+    }
+    let Some((at, records)) = found.checkpoint else {
+        return Err(StartError::Damaged("there is an identity but no checkpoint".into()));
+    };
+    let state = State::from_records(&records, limits)
+        .map_err(|what| StartError::Damaged(format!("the checkpoint at {} cannot be used: {what}", at.index)))?;
+    let recovered = Recovered {
+        state,
+        base: found.base,
+        entries: found.entries,
+        hard_state: found.hard_state,
+        clock: dir.load_clock().map(ClusterTime),
+    };
+    Ok(Member { identity, storage, recovered })
+}
+
+async fn found(
+    config: &Config,
+    bootstrap: &Bootstrap,
+    dir: &DataDir,
+    limits: HistoryLimits,
+) -> Result<Member, StartError> {
+    let own_urls: Vec<String> = config.initial_advertise_peer_urls.iter().map(ToString::to_string).collect();
+    let (members, token) = match bootstrap {
+        Bootstrap::Single { member, token } => (vec![plain(member)], token.clone()),
+        Bootstrap::Static { state: ClusterState::Existing, .. } => return Err(StartError::JoinUnsupported),
+        Bootstrap::Static { members, token, .. } => (members.iter().map(plain).collect(), token.clone()),
+        Bootstrap::Discovery { url } => {
+            let request = DiscoveryRequest {
+                url: url.clone(),
+                name: config.name.clone(),
+                peer_urls: own_urls.clone(),
+                member_id: ids::member_id(&own_urls, url),
+            };
+            tracing::info!(url, "looking for the other members");
+            (discovery::join(&request).await?.members, url.clone())
+        }
+    };
+    let mut founders = BTreeMap::new();
+    for (name, peer_urls) in members {
+        let id = ids::member_id(&peer_urls, &token);
+        founders.insert(id, MemberInfo { name, peer_urls, client_urls: Vec::new() });
+    }
+    let cluster_id = ids::cluster_id(&founders.keys().copied().collect::<Vec<_>>());
+    let identity = Identity {
+        format: FORMAT,
+        cluster_id,
+        member_id: ids::member_id(&own_urls, &token),
+        name: config.name.clone(),
+        peer_urls: own_urls,
+    };
+    if let Some(origin) = origin(bootstrap) {
+        dir.save_note(ORIGIN_NOTE, origin.as_bytes())?;
+    }
+    let state = State::founding(cluster_id, founders, limits);
+    let storage = write_founding(dir, &state)?;
+    dir.create_identity(&identity)?;
+    let recovered = Recovered {
+        state,
+        base: LogPosition::FOUNDING,
+        entries: Vec::new(),
+        hard_state: founding_hard_state(),
+        clock: None,
+    };
+    Ok(Member { identity, storage, recovered })
+}
+
+fn plain(member: &InitialMember) -> (String, Vec<String>) {
+    (member.name.clone(), member.peer_urls.iter().map(ToString::to_string).collect())
+}
+
+fn founding_hard_state() -> HardState {
+    let at = LogPosition::FOUNDING;
+    HardState { term: at.term, commit: at.index, ..HardState::default() }
+}
+
+/// The founding state as the first checkpoint, and a log that begins after it.
+fn write_founding(dir: &DataDir, state: &State) -> Result<Storage, StartError> {
+    let mut storage = dir.open_storage()?;
+    storage.recovered = crate::storage::Recovered::default();
+    storage.checkpoints.save(state.applied, state.clone().into_records())?;
+    storage.log.reset(state.applied, &founding_hard_state())?;
+    Ok(storage)
+}

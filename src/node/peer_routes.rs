@@ -1,0 +1,33 @@
+//! What the peer port answers besides the members' own protocol: who this is, for tools and for etcd's own.
+
+use super::backend::Handle;
+use crate::http::backend::Backend as _;
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use serde_json::json;
+
+pub(super) fn routes(handle: Handle) -> Router {
+    Router::new().route("/version", get(version)).route("/members", get(members)).with_state(handle)
+}
+
+fn json_answer(body: &serde_json::Value) -> impl IntoResponse + use<> {
+    ([(CONTENT_TYPE, "application/json")], body.to_string())
+}
+
+async fn version() -> impl IntoResponse {
+    json_answer(&json!({ "quorate": env!("CARGO_PKG_VERSION") }))
+}
+
+/// As etcd 2.x has it on its peer port: an array with decimal ids.
+async fn members(State(handle): State<Handle>) -> impl IntoResponse {
+    let view = handle.view();
+    let members: Vec<_> = view
+        .members
+        .values()
+        .map(|m| json!({ "id": m.id, "peerURLs": m.peer_urls, "name": m.name, "clientURLs": m.client_urls }))
+        .collect();
+    json_answer(&json!(members))
+}

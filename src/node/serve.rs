@@ -1,0 +1,109 @@
+//! The server as a process: logs, signals, and what systemd wants to hear.
+
+use super::config::Config;
+use super::running::Node;
+use std::io::IsTerminal as _;
+use std::os::unix::net::UnixDatagram;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs a member until it is told to stop (SIGTERM, SIGINT) or must. Blocks.
+pub fn serve(config: Config) -> ExitCode {
+    init_log(&config.log_level);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(&format!("cannot start the runtime: {error}")),
+    };
+    runtime.block_on(run(config))
+}
+
+/// Logs go to standard error, as a daemon's do.
+pub(super) fn init_log(level: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_new(level).unwrap_or_else(|_| "info".into());
+    let ansi = std::io::stderr().is_terminal();
+    // A program that embeds a member may have set up its own.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(ansi)
+        .with_target(false)
+        .try_init();
+}
+
+fn refuse(error: &str) -> ExitCode {
+    eprintln!("quorate: {error}");
+    ExitCode::FAILURE
+}
+
+async fn run(config: Config) -> ExitCode {
+    let (mut terminate, mut interrupt) =
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+            (Err(error), _) | (_, Err(error)) => return refuse(&format!("cannot listen for signals: {error}")),
+        };
+    let clients = join(&config.listen_client_urls);
+    let peers = join(&config.listen_peer_urls);
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let node = tokio::select! {
+        node = Node::start(config) => match node {
+            Ok(node) => node,
+            Err(error) => return refuse(&error.to_string()),
+        },
+        _ = terminate.recv() => return ExitCode::SUCCESS,
+        _ = interrupt.recv() => return ExitCode::SUCCESS,
+    };
+    tracing::info!(clients, peers, "serving");
+    let ended = tokio::select! {
+        ended = run_node(&node) => ended,
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+    };
+    match ended {
+        Ok(signal) => tracing::info!(signal, "stopping"),
+        Err(error) => {
+            tracing::error!("this member must stop: {error}");
+            let _ = node.shutdown().await;
+            return ExitCode::FAILURE;
+        }
+    }
+    notify("STOPPING=1");
+    match node.shutdown().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(&error),
+    }
+}
+
+async fn run_node(node: &Node) -> Result<&'static str, String> {
+    node.ready().await?;
+    tracing::info!("ready: the cluster has a leader and knows this member");
+    notify("READY=1");
+    node.ended().await.map(|()| "request")
+}
+
+fn join(urls: &[super::config::HttpUrl]) -> String {
+    urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Tells systemd, if it wants to know (sd_notify(3)).
+fn notify(state: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let send = || -> std::io::Result<()> {
+        let socket = UnixDatagram::unbound()?;
+        match path.to_str().and_then(|path| path.strip_prefix('@')) {
+            Some(name) => {
+                use std::os::linux::net::SocketAddrExt as _;
+                let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+                socket.send_to_addr(state.as_bytes(), &address)?;
+            }
+            None => {
+                socket.send_to(state.as_bytes(), &path)?;
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = send() {
+        tracing::warn!(%error, "could not notify systemd");
+    }
+}
