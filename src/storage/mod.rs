@@ -1,1 +1,68 @@
 //! What is on disk: the raft log (raft-engine), checkpoints of the applied state (sled), the member's identity.
+//!
+//! ```text
+//! DATA-DIR/member/            0700, one process at a time
+//!     lock                    flock, holds the owner's pid
+//!     identity                who this member is; written once
+//!     clock                   a hint: the last reading of the cluster's clock
+//!     notes/NAME              small blobs that bootstrap resumes from
+//!     log/                    raft-engine: entries, hard state, the log's base; `synced` is the evidence of what was
+//!                             acknowledged
+//!     state/INDEX/            one checkpoint: an immutable sled database and its MANIFEST
+//! ```
+//!
+//! Invariants:
+//! - `base <= checkpoint.at`, for each checkpoint that is kept, and `checkpoint.at <= commit`: the newest sound checkpoint
+//!   and the entries after it are the whole state. The log is compacted only behind [`Checkpoints::oldest_kept`].
+//! - Whatever [`Log::append`] with `sync` has returned for is there after any crash, or opening is refused. A torn tail
+//!   (never acknowledged) is cut; anything else that is wrong is a [`StorageError::Corrupt`] that names the file.
+//! - A file that must be whole (identity, note, manifest) is written beside its place, fsynced and renamed.
+//! - After a failed fsync nothing is written or deleted any more: every later call fails too.
+//!
+//! All calls block; they belong on threads of their own. This module knows nothing of raft's rules beyond indexes and
+//! terms, of the keyspace, or of peers: who may have what data is `node`'s business.
+
+mod check;
+mod checkpoint;
+mod data_dir;
+mod database;
+mod error;
+mod files;
+mod identity;
+mod log;
+mod log_files;
+mod log_meta;
+mod manifest;
+mod recovery;
+#[cfg(test)]
+mod tests;
+
+pub use check::{CheckReport, check};
+pub use checkpoint::{Checkpoints, LoadedCheckpoint};
+pub use data_dir::DataDir;
+pub use error::StorageError;
+pub use identity::Identity;
+pub use log::{Log, RecoveredLog};
+pub use recovery::{Recovered, Storage, recover};
+
+/// Position in the raft log: an index, and the term of the entry there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct LogPosition {
+    /// Index of an entry; 0 is the place before the first.
+    pub index: u64,
+    /// Term of that entry.
+    pub term: u64,
+}
+
+impl LogPosition {
+    /// The position of an entry.
+    pub(crate) fn of(entry: &raft::eraftpb::Entry) -> LogPosition {
+        LogPosition { index: entry.index, term: entry.term }
+    }
+}
+
+impl std::fmt::Display for LogPosition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (term {})", self.index, self.term)
+    }
+}

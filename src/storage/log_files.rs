@@ -1,0 +1,206 @@
+//! The files of the log, as raft-engine sees them: watched, so that a failed fsync is an error and not a panic.
+//!
+//! raft-engine panics when an fsync fails. Here the failure is noted instead, the engine is told that all is well, and
+//! [`Log`](super::Log) looks at the note before it believes the engine. From then on nothing is written, renamed or
+//! deleted: what the engine would remove may be the only copy of what did not reach the disk.
+//!
+//! What recovery cuts off a file is kept beside it until it is known that nothing acknowledged was in it.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use raft_engine::env::{DefaultFileSystem, FileSystem, Handle, Permission, WriteExt};
+
+type PlainFile = <DefaultFileSystem as FileSystem>::Handle;
+
+/// Suffix of the bytes that recovery cut off a file.
+pub(crate) const CUT_SUFFIX: &str = ".cut";
+
+/// Whether an fsync has failed, and of which file.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    failed: OnceLock<(PathBuf, String)>,
+    #[cfg(test)]
+    pub(crate) faults: Faults,
+}
+
+/// What tests make go wrong.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    pub(crate) sync: std::sync::atomic::AtomicBool,
+    pub(crate) no_space: std::sync::atomic::AtomicBool,
+}
+
+impl Health {
+    /// The failed fsync, if there was one.
+    pub(crate) fn failure(&self) -> Option<(&Path, &str)> {
+        self.failed.get().map(|(path, error)| (path.as_path(), error.as_str()))
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.failure() {
+            Some((path, error)) => {
+                Err(io::Error::other(format!("flushing {} failed: {error}", path.display())))
+            }
+            None => Ok(()),
+        }
+    }
+
+    #[cfg(test)]
+    fn inject(
+        &self,
+        fault: impl Fn(&Faults) -> &std::sync::atomic::AtomicBool,
+        error: io::ErrorKind,
+    ) -> io::Result<()> {
+        if fault(&self.faults).load(std::sync::atomic::Ordering::Relaxed) {
+            Err(error.into())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// The file system that raft-engine is given.
+#[derive(Debug, Default)]
+pub(crate) struct WatchedFiles {
+    health: Arc<Health>,
+}
+
+impl WatchedFiles {
+    pub(crate) fn new(health: Arc<Health>) -> WatchedFiles {
+        WatchedFiles { health }
+    }
+
+    fn watch(&self, path: &Path, plain: PlainFile) -> WatchedFile {
+        WatchedFile { plain: Arc::new(plain), path: path.to_path_buf(), health: Arc::clone(&self.health) }
+    }
+}
+
+impl FileSystem for WatchedFiles {
+    type Handle = WatchedFile;
+    type Reader = <DefaultFileSystem as FileSystem>::Reader;
+    type Writer = WatchedWriter;
+
+    fn create<P: AsRef<Path>>(&self, path: P) -> io::Result<WatchedFile> {
+        self.health.check()?;
+        Ok(self.watch(path.as_ref(), DefaultFileSystem.create(path.as_ref())?))
+    }
+
+    fn open<P: AsRef<Path>>(&self, path: P, permission: Permission) -> io::Result<WatchedFile> {
+        Ok(self.watch(path.as_ref(), DefaultFileSystem.open(path.as_ref(), permission)?))
+    }
+
+    fn delete<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
+        self.health.check()?;
+        DefaultFileSystem.delete(path)
+    }
+
+    fn rename<P: AsRef<Path>>(&self, from: P, to: P) -> io::Result<()> {
+        self.health.check()?;
+        DefaultFileSystem.rename(from, to)
+    }
+
+    fn new_reader(&self, file: Arc<WatchedFile>) -> io::Result<Self::Reader> {
+        DefaultFileSystem.new_reader(Arc::clone(&file.plain))
+    }
+
+    fn new_writer(&self, file: Arc<WatchedFile>) -> io::Result<WatchedWriter> {
+        let plain = DefaultFileSystem.new_writer(Arc::clone(&file.plain))?;
+        Ok(WatchedWriter { plain, health: Arc::clone(&file.health) })
+    }
+}
+
+/// A file of the log.
+pub(crate) struct WatchedFile {
+    plain: Arc<PlainFile>,
+    path: PathBuf,
+    health: Arc<Health>,
+}
+
+impl WatchedFile {
+    /// Keeps what is after `offset`, unless it is the zeros of preallocation.
+    fn keep_cut(&self, offset: usize) -> io::Result<()> {
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(offset as u64))?;
+        let mut cut = Vec::new();
+        file.read_to_end(&mut cut)?;
+        if cut.iter().all(|byte| *byte == 0) {
+            return Ok(());
+        }
+        tracing::warn!(path = %self.path.display(), offset, "cutting off {} bytes that were never finished", cut.len());
+        let mut aside = self.path.clone().into_os_string();
+        aside.push(CUT_SUFFIX);
+        match fs::write(&aside, cut) {
+            // The bytes are for people; a full disk must not keep a member from starting.
+            Err(e) if e.kind() == io::ErrorKind::StorageFull => fs::remove_file(&aside),
+            kept => kept,
+        }
+    }
+}
+
+impl Handle for WatchedFile {
+    /// Only recovery calls this; while the log is written it is [`WatchedWriter`] that truncates.
+    fn truncate(&self, offset: usize) -> io::Result<()> {
+        self.health.check()?;
+        self.keep_cut(offset)?;
+        Handle::truncate(&*self.plain, offset)
+    }
+
+    fn file_size(&self) -> io::Result<usize> {
+        self.plain.file_size()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        let synced =
+            self.health.inject(|faults| &faults.sync, io::ErrorKind::Other).and_then(|()| self.plain.sync());
+        #[cfg(not(test))]
+        let synced = self.plain.sync();
+        if let Err(e) = synced {
+            tracing::error!(path = %self.path.display(), "flushing the log failed: {e}");
+            let _ = self.health.failed.set((self.path.clone(), e.to_string()));
+        }
+        // The engine would panic. The note is looked at before anything is acknowledged.
+        Ok(())
+    }
+}
+
+/// The end of the log, where it is appended to.
+pub(crate) struct WatchedWriter {
+    plain: <DefaultFileSystem as FileSystem>::Writer,
+    health: Arc<Health>,
+}
+
+impl Write for WatchedWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.health.check()?;
+        #[cfg(test)]
+        self.health.inject(|faults| &faults.no_space, io::ErrorKind::StorageFull)?;
+        self.plain.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.plain.flush()
+    }
+}
+
+impl Seek for WatchedWriter {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.plain.seek(position)
+    }
+}
+
+impl WriteExt for WatchedWriter {
+    fn truncate(&mut self, offset: usize) -> io::Result<()> {
+        self.health.check()?;
+        self.plain.truncate(offset)
+    }
+
+    fn allocate(&mut self, offset: usize, size: usize) -> io::Result<()> {
+        self.health.check()?;
+        self.plain.allocate(offset, size)
+    }
+}
