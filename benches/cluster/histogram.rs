@@ -53,6 +53,7 @@ impl Histogram {
 
     /// The value, in nanoseconds, that a share `q` of all recorded ones does not exceed; 0 when nothing was recorded.
     pub(crate) fn quantile(&self, q: f64) -> u64 {
+        #[expect(clippy::cast_sign_loss, reason = "neither factor is negative")]
         let rank = ((self.total as f64 * q).ceil() as u64).max(1);
         let mut seen = 0;
         for (index, count) in self.counts.iter().enumerate() {
