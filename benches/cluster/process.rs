@@ -1,0 +1,218 @@
+//! Starting and stopping the two sides. A `Cluster` owns its processes and its data: dropped for whatever reason, including
+//! a panic or Ctrl-C, it kills the one and removes the other.
+
+use crate::Failure;
+use crate::http::{self, Connection};
+use std::fmt::Write;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The two sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Product {
+    Etcd,
+    Quorate,
+}
+
+impl Product {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Product::Etcd => "etcd",
+            Product::Quorate => "Quorate",
+        }
+    }
+}
+
+/// One running member.
+#[derive(Debug)]
+pub(crate) struct Member {
+    name: String,
+    /// `host:port` that clients connect to.
+    pub(crate) client: String,
+    process: Child,
+    log: PathBuf,
+}
+
+/// Members on one machine, each with its own data directory.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    members: Vec<Member>,
+    dir: PathBuf,
+}
+
+const READY_WITHIN: Duration = Duration::from_secs(30);
+const EVIDENCE_BYTES: usize = 2_000;
+
+/// What `--version` of that program says, in one line.
+pub(crate) fn version(product: Product, program: &Path) -> Result<String, Failure> {
+    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().map_err(|error| {
+        let hint = match product {
+            Product::Etcd => {
+                "is etcd installed? On Debian: apt-get install etcd-server (or leave it out: --quorate-only)"
+            }
+            Product::Quorate => "is it built? cargo build --release (or leave it out: --etcd-only)",
+        };
+        format!("cannot run {}: {error}; {hint}", program.display())
+    })?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+/// Returns when the benchmark is asked to stop.
+pub(crate) async fn interrupted() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result,
+        _ = terminate.recv() => Ok(()),
+        _ = hang_up.recv() => Ok(()),
+    }
+}
+
+/// Ports that nobody listens on. All are held until all are chosen, so none is chosen twice.
+fn free_ports(count: usize) -> Result<Vec<u16>, Failure> {
+    let listeners = (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<Vec<_>, _>>()?;
+    listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+}
+
+impl Cluster {
+    /// Starts `size` members on fresh data and waits until they serve. The leader comes first in `members()`.
+    pub(crate) async fn start(
+        product: Product,
+        program: &Path,
+        size: usize,
+        root: &Path,
+    ) -> Result<Self, Failure> {
+        let dir =
+            root.join(format!("cluster-bench-{}-{}", product.name().to_lowercase(), std::process::id()));
+        fs::create_dir_all(&dir)?;
+        let mut cluster = Self { members: Vec::new(), dir };
+        let ports = free_ports(size * 2)?;
+        let (clients, peers) = ports.split_at(size);
+        let initial = peers
+            .iter()
+            .enumerate()
+            .map(|(index, port)| format!("m{}=http://127.0.0.1:{port}", index + 1))
+            .collect::<Vec<_>>()
+            .join(",");
+        for (index, (client, peer)) in clients.iter().zip(peers).enumerate() {
+            let member = spawn(product, program, &cluster.dir, index + 1, *client, *peer, &initial)?;
+            cluster.members.push(member);
+        }
+        if let Err(error) = cluster.wait_until_ready().await {
+            return Err(format!("{}: {error}\n{}", product.name(), cluster.evidence()).into());
+        }
+        Ok(cluster)
+    }
+
+    /// The members, the leader first.
+    pub(crate) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The end of each member's log, for a failure.
+    pub(crate) fn evidence(&mut self) -> String {
+        let mut text = String::new();
+        for member in &mut self.members {
+            let state = match member.process.try_wait() {
+                Ok(Some(status)) => format!("ended: {status}"),
+                Ok(None) => "running".into(),
+                Err(error) => error.to_string(),
+            };
+            let log = fs::read(&member.log).unwrap_or_default();
+            let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(EVIDENCE_BYTES)..]).into_owned();
+            let _ = write!(text, "--- {} ({state})\n{tail}\n", member.name);
+        }
+        text
+    }
+
+    async fn wait_until_ready(&mut self) -> Result<(), Failure> {
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            for member in &mut self.members {
+                if let Some(status) = member.process.try_wait()? {
+                    return Err(format!("{} ended while starting: {status}", member.name).into());
+                }
+            }
+            if let Some(leader) = self.leader_if_ready().await {
+                self.members.swap(0, leader);
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("not ready within {} s", READY_WITHIN.as_secs()).into());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Where the leader is in the list, once every member says that it is healthy.
+    async fn leader_if_ready(&self) -> Option<usize> {
+        let mut leader = None;
+        for (index, member) in self.members.iter().enumerate() {
+            let mut connection = Connection::open(&member.client).await.ok()?;
+            let health = connection.ask(&http::get("/health")).await.ok()?;
+            let healthy = health.status == 200 && String::from_utf8_lossy(&health.body).contains("true");
+            let own = connection.ask(&http::get("/v2/stats/self")).await.ok()?;
+            if String::from_utf8_lossy(&own.body).contains("\"StateLeader\"") {
+                leader = Some(index);
+            }
+            if !healthy {
+                return None;
+            }
+        }
+        leader
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            let _ = member.process.kill();
+        }
+        for member in &mut self.members {
+            let _ = member.process.wait();
+        }
+        if let Err(error) = fs::remove_dir_all(&self.dir) {
+            eprintln!("cluster: {} stays behind: {error}", self.dir.display());
+        }
+    }
+}
+
+fn spawn(
+    product: Product,
+    program: &Path,
+    dir: &Path,
+    number: usize,
+    client: u16,
+    peer: u16,
+    initial: &str,
+) -> Result<Member, Failure> {
+    let name = format!("m{number}");
+    let (client_url, peer_url) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+    let log = dir.join(format!("{name}.log"));
+    let mut command = Command::new(program);
+    command.args(["--name", &name, "--data-dir"]).arg(dir.join(&name));
+    command.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
+    command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
+    command.args(["--initial-cluster", initial, "--initial-cluster-state", "new"]);
+    if product == Product::Etcd {
+        command.args(["--enable-v2=true", "--logger", "zap", "--log-level", "error"]);
+    }
+    // A setting in the caller's environment would be a setting of the members.
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with("ETCD_") {
+            command.env_remove(variable);
+        }
+    }
+    let process = command
+        .stdin(Stdio::null())
+        .stdout(File::create(&log)?)
+        .stderr(File::options().append(true).open(&log)?)
+        .spawn()
+        .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+    Ok(Member { name, client: format!("127.0.0.1:{client}"), process, log })
+}
