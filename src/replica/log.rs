@@ -43,7 +43,7 @@ impl MemLog {
     }
 
     pub(super) fn last_position(&self) -> LogPosition {
-        self.entries.back().map_or(self.base, |e| LogPosition { index: e.index, term: e.term })
+        self.entries.back().map_or(self.base, LogPosition::of)
     }
 
     pub(super) fn base(&self) -> LogPosition {

@@ -62,6 +62,18 @@ pub struct LogPosition {
 impl LogPosition {
     /// Where every founding member of a cluster begins: as if one entry, which made the cluster, were applied.
     pub const FOUNDING: Self = Self { index: 1, term: 1 };
+
+    /// The position of an entry.
+    #[must_use]
+    pub fn of(entry: &Entry) -> Self {
+        Self { index: entry.index, term: entry.term }
+    }
+}
+
+impl std::fmt::Display for LogPosition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (term {})", self.index, self.term)
+    }
 }
 
 /// How the core is set up; see [`Replica::new`].

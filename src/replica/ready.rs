@@ -185,7 +185,7 @@ impl Replica {
         let membership = membership.map_err(|e| e.to_string())?;
         self.raw.mut_store().set_membership(membership.clone());
         self.state.membership = membership;
-        self.state.applied = LogPosition { index: entry.index, term: entry.term };
+        self.state.applied = LogPosition::of(entry);
         Ok(())
     }
 

@@ -91,7 +91,7 @@ impl State {
                 .map_err(|e| format!("entry {} of the log cannot be decoded: {e}", entry.index))?;
             self.apply_decoded(entry.index, decoded, &mut done);
         }
-        self.applied = LogPosition { index: entry.index, term: entry.term };
+        self.applied = LogPosition::of(entry);
         Ok(done)
     }
 

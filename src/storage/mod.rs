@@ -37,6 +37,8 @@ mod recovery;
 #[cfg(test)]
 mod tests;
 
+use crate::replica::LogPosition;
+
 pub use check::{CheckReport, check};
 pub use checkpoint::{Checkpoints, LoadedCheckpoint};
 pub use data_dir::DataDir;
@@ -44,25 +46,3 @@ pub use error::StorageError;
 pub use identity::Identity;
 pub use log::{Log, RecoveredLog};
 pub use recovery::{Recovered, Storage, recover};
-
-/// Position in the raft log: an index, and the term of the entry there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct LogPosition {
-    /// Index of an entry; 0 is the place before the first.
-    pub index: u64,
-    /// Term of that entry.
-    pub term: u64,
-}
-
-impl LogPosition {
-    /// The position of an entry.
-    pub(crate) fn of(entry: &raft::eraftpb::Entry) -> LogPosition {
-        LogPosition { index: entry.index, term: entry.term }
-    }
-}
-
-impl std::fmt::Display for LogPosition {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} (term {})", self.index, self.term)
-    }
-}
