@@ -42,19 +42,32 @@ fn eight_thousand_levels() {
 #[test]
 fn a_directory_of_two_hundred_thousand() {
     on_a_small_stack(|| {
-        let mut store = store();
-        for number in 0..200_000 {
-            ok(&mut store, &set_ttl(&format!("/wide/{}/{number}", number % 100), number % 7));
-        }
+        let node = |path: String, value: Option<Bytes>, deadline| Node {
+            key: key(&path),
+            dir: value.is_none(),
+            value,
+            deadline,
+            created: 1,
+            modified: 1,
+        };
+        let below = (0..100).flat_map(|part| {
+            let file = move |number: u64| {
+                let deadline = (number % 10 == 0).then_some(ClusterTime(number % 7));
+                node(format!("/wide/{part:02}/{number:04}"), Some(Bytes::from_static(b"v")), deadline)
+            };
+            [node(format!("/wide/{part:02}"), None, None)].into_iter().chain((0..2000).map(file))
+        });
+        let nodes = [node("/wide".to_owned(), None, None)].into_iter().chain(below);
+        let mut store = Store::from_parts(LIMITS, 1, 0, nodes, []).expect("they keep the invariants");
         ok(&mut store, &set("/wide!", "stays"));
         assert_eq!(store.children(&key("/wide")).count(), 100);
         // Part of it, then what is most of the store.
-        ok(&mut store, &remove("/wide/7"));
-        assert_eq!((store.node_count(), store.ttl_count()), (198_101, 198_000));
+        ok(&mut store, &remove("/wide/07"));
+        assert_eq!((store.node_count(), store.ttl_count()), (198_101, 19_800));
         let outcome = ok(&mut store, &remove("/wide"));
         assert_eq!((store.node_count(), store.ttl_count(), store.byte_count()), (1, 0, 11));
         let before = outcome.removed_from.expect("it was not empty");
-        assert_eq!((before.node_count(), before.ttl_count()), (198_101, 198_000));
+        assert_eq!((before.node_count(), before.ttl_count()), (198_101, 19_800));
         check_invariants(&store);
     });
 }
