@@ -66,6 +66,27 @@ fn parts_that_break_an_invariant_are_refused() {
     }
 }
 
+/// Members of different versions compare digests, so this number may never change.
+#[test]
+fn the_digest_is_the_one_it_has_always_been() {
+    let mut store = store();
+    ok(&mut store, &set_ttl("/a/b", 5));
+    ok(
+        &mut store,
+        &Command::Create { key: key("/c"), value: Bytes::new(), dir: true, ttl: None, refresh: false },
+    );
+    ok(&mut store, &Command::Update { key: key("/a"), value: Bytes::new(), ttl: Some(9), refresh: true });
+    let compare = Compare { prev_value: Bytes::from("v"), prev_index: 1 };
+    let value = Bytes::from("w");
+    let swap = Command::CompareAndSwap { key: key("/a/b"), compare, value, ttl: None, refresh: false };
+    ok(&mut store, &swap);
+    let compare = Compare { prev_value: Bytes::from("w"), prev_index: 0 };
+    ok(&mut store, &Command::CompareAndDelete { key: key("/a/b"), compare });
+    ok(&mut store, &remove("/c"));
+    assert_eq!(store.expire(ClusterTime(10), 9).len(), 1);
+    assert_eq!(store.digest(), 4_442_353_778_900_136_130);
+}
+
 #[test]
 fn a_history_beyond_the_limits_is_cut() {
     let store = rebuilt(&sample(), HistoryLimits { events: 2, ..LIMITS }).unwrap();
