@@ -9,8 +9,6 @@
 //! separator in an inner node of the set keeps the version of a node from which it was made, value included, until the
 //! inner node is split or merged. That is at most one old version for every eight nodes or so.
 
-#[cfg(test)]
-use super::ClusterTime;
 use super::{Key, Node};
 use imbl::OrdSet;
 use imbl::ordset::RangedIter;
@@ -213,7 +211,7 @@ impl Keyspace {
 
     /// Deadlines and keys as the deadline index has them, for the tests of the invariants.
     #[cfg(test)]
-    pub(super) fn deadlines(&self) -> impl Iterator<Item = (ClusterTime, &Key)> {
+    pub(super) fn deadlines(&self) -> impl Iterator<Item = (super::ClusterTime, &Key)> {
         self.due.iter().map(|node| (node.0.deadline.expect("only nodes with one"), &node.0.key))
     }
 }
