@@ -1,5 +1,7 @@
 //! Joining through a discovery service, with a real etcd as the service.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use quorate::discovery::{DiscoveryError, DiscoveryRequest, FoundCluster, join};
 use quorate::node::ids::member_id;
 use std::net::TcpListener;
