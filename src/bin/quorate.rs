@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     let args = std::env::args_os().skip(1).map(OsString::into_string).collect::<Result<Vec<String>, _>>();
     let args = match args {
         Ok(args) => args,
-        Err(arg) => return usage(&format!("{arg:?} is not UTF-8")),
+        Err(arg) => return usage(&format!("{} is not UTF-8", arg.display())),
     };
     // What is not UTF-8 cannot be a setting.
     let env = std::env::vars_os()

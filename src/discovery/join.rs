@@ -40,7 +40,7 @@ pub async fn join(request: &DiscoveryRequest) -> Result<FoundCluster, DiscoveryE
 }
 
 /// How often a member that waits for others says so.
-const SAY_EVERY: Duration = Duration::from_mins(1);
+const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// Each turn starts from what the service says now and takes one step, so it makes no difference whether this is the
 /// first turn or the first after a crash.

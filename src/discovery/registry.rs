@@ -184,7 +184,9 @@ impl Registration {
 fn same_member(a: &str, b: &str) -> bool {
     let parts = |value: &str| {
         let mut members = parse_members(value).ok()?;
-        members.iter_mut().for_each(|(_, urls)| urls.sort_unstable());
+        for (_, urls) in &mut members {
+            urls.sort_unstable();
+        }
         Some(members)
     };
     a == b || parts(a).is_some_and(|members| parts(b) == Some(members))

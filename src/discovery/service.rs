@@ -33,7 +33,7 @@ impl Default for Patience {
         Self {
             first_contact: Duration::from_secs(30),
             request: Duration::from_secs(5),
-            watch: Duration::from_mins(1),
+            watch: Duration::from_secs(60),
             backoff_min: Duration::from_millis(500),
             backoff_max: Duration::from_secs(10),
             pause: Duration::from_secs(1),
@@ -42,7 +42,7 @@ impl Default for Patience {
 }
 
 /// Lines about a service that does not answer come at most this often once it has answered before.
-const LOG_EVERY: Duration = Duration::from_mins(1);
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// A discovery service under one token.
 pub(super) struct Service {

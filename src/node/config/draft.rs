@@ -2,7 +2,6 @@
 
 use super::{Config, HttpUrl, InitialMember};
 use crate::discovery;
-use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,6 +11,8 @@ use std::time::Duration;
 pub(super) struct Draft {
     pub(super) config: Config,
     pub(super) name: Option<String>,
+    pub(super) log_level: Option<String>,
+    pub(super) debug: bool,
     pub(super) client: Side,
     pub(super) peer: Side,
     pub(super) warnings: Vec<String>,
@@ -64,6 +65,11 @@ impl Draft {
         match (self.name, config.discovery.is_some()) {
             (Some(name), _) => config.name = name,
             (None, true) => config.name = name_from(&config.initial_advertise_peer_urls),
+            (None, false) => {}
+        }
+        match (self.log_level, self.debug) {
+            (Some(level), _) => config.log_level = level,
+            (None, true) => "debug".clone_into(&mut config.log_level),
             (None, false) => {}
         }
         Ok((config, self.warnings))
@@ -183,11 +189,8 @@ pub(super) fn members(text: &str) -> Result<Vec<InitialMember>, String> {
 }
 
 /// A whole number.
-pub(super) fn number<N: FromStr>(text: &str) -> Result<N, String>
-where
-    N::Err: Display,
-{
-    text.parse().map_err(|error: N::Err| error.to_string())
+pub(super) fn number<N: FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| "it must be a whole number, and not too large".to_owned())
 }
 
 /// A whole number of milliseconds.

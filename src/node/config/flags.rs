@@ -1,7 +1,8 @@
 //! Command line and environment.
 
 use super::draft::Draft;
-use super::table::{self, Effect, FLAGS, Flag};
+use super::rows::FLAGS;
+use super::table::{self, Effect, Flag};
 use super::{Config, help};
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,6 +1,7 @@
 //! The text of `quorate help`, from the table.
 
-use super::table::{Effect, FLAGS, Flag, Group};
+use super::rows::FLAGS;
+use super::table::{Effect, Flag, Group};
 use std::fmt::Write;
 
 const HEAD: &str = "\
@@ -12,13 +13,13 @@ Usage:
   quorate check DATA-DIR   examine a data directory
   quorate help | version
 
-A flag takes one dash or two, and its value behind a space or \"=\". Each can be set in the environment as well, as
-the name in brackets; the flag wins, and what is empty counts as not set. URLS are separated by commas.
+A flag takes one dash or two, and its value behind a space or \"=\". Each can be set in the environment as
+well, as the name in brackets; the flag wins, and what is empty counts as not set. Lists take commas.
 ";
 
 const TAIL: &str = "
-Flags of etcd that are not listed are refused if quorate cannot do what they ask for, or ignored with a warning if
-that changes nothing that matters.
+Other flags of etcd are refused if quorate cannot do what they ask for, or ignored with a warning if that
+changes nothing that matters.
 ";
 
 /// Columns.

@@ -10,6 +10,7 @@
 mod draft;
 mod flags;
 mod help;
+mod rows;
 mod table;
 mod url;
 
@@ -172,6 +173,15 @@ impl Config {
         for (flag, urls) in advertised {
             if let Some(url) = urls.iter().find(|url| url.is_unspecified()) {
                 warnings.push(format!("-{flag} has {url}, which cannot be dialled from another machine"));
+            }
+        }
+        for (flag, urls, listen) in [
+            ("advertise-client-urls", &self.advertise_client_urls, &self.listen_client_urls),
+            ("initial-advertise-peer-urls", &self.initial_advertise_peer_urls, &self.listen_peer_urls),
+        ] {
+            let beyond = urls.iter().find(|url| !url.is_loopback());
+            if let (Some(url), true) = (beyond, listen.iter().all(HttpUrl::is_loopback)) {
+                warnings.push(format!("-{flag} has {url}, but this member listens on the loopback only"));
             }
         }
         let service_is_elsewhere = self.discovery.as_deref().is_some_and(|url| !on_this_machine(url));
