@@ -112,7 +112,7 @@ struct Torn {
     dir: tempfile::TempDir,
     /// Length of the file before and after the sixth.
     whole: usize,
-    torn: usize,
+    end: usize,
     /// `synced` before the sixth.
     synced: Vec<u8>,
 }
@@ -129,15 +129,15 @@ fn torn() -> Torn {
     let (log, _) = Log::open(dir.path()).unwrap();
     log.append(&entries(6, 7, 1), Some(&hard_state(1, 1, 6)), true).unwrap();
     drop(log);
-    let torn = fs::metadata(log_file(dir.path())).unwrap().len() as usize;
-    Torn { dir, whole, torn, synced }
+    let end = fs::metadata(log_file(dir.path())).unwrap().len() as usize;
+    Torn { dir, whole, end, synced }
 }
 
 #[test]
 fn a_torn_tail_is_cut_at_every_byte_and_nothing_before_it_is_lost() {
-    let Torn { dir, whole, torn, synced } = torn();
-    assert!(torn > whole + 80);
-    for len in whole..torn {
+    let Torn { dir, whole, end, synced } = torn();
+    assert!(end > whole + 80);
+    for len in whole..end {
         // Some file systems leave the zeros of preallocation behind it.
         for zeros in if len % 8 == 0 { vec![0, 4096] } else { vec![0] } {
             let crashed = tempfile::tempdir().unwrap();
@@ -163,8 +163,8 @@ fn a_torn_tail_is_cut_at_every_byte_and_nothing_before_it_is_lost() {
 
 #[test]
 fn an_acknowledged_tail_that_is_gone_is_damage_and_stays_so() {
-    let Torn { dir, whole, torn, .. } = torn();
-    for len in [whole, whole + 1, torn - 1] {
+    let Torn { dir, whole, end, .. } = torn();
+    for len in [whole, whole + 1, end - 1] {
         let crashed = tempfile::tempdir().unwrap();
         copy_dir(dir.path(), crashed.path());
         let path = log_file(crashed.path());
