@@ -92,7 +92,7 @@ impl Checkpoints {
         while kept.len() > KEPT {
             let place = self.dir.join(name_of(kept.remove(0).index));
             // The new one is there; what could not be removed now is removed when the member starts again.
-            if let Err(e) = self.discard(&place) {
+            if let Err(e) = discard(&place) {
                 tracing::warn!("an old checkpoint stays: {e}");
             }
         }
@@ -185,14 +185,6 @@ impl Checkpoints {
         Ok(aside)
     }
 
-    /// Renames before it deletes, so that a crash does not leave half a checkpoint under a final name.
-    fn discard(&self, place: &Path) -> Result<(), StorageError> {
-        let mut unfinished = place.as_os_str().to_owned();
-        unfinished.push(UNFINISHED);
-        fs::rename(place, &unfinished).doing("removing", place)?;
-        files::remove_any(Path::new(&unfinished))
-    }
-
     fn lock(&self) -> MutexGuard<'_, Vec<LogPosition>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -206,6 +198,14 @@ impl Checkpoints {
     pub(crate) fn set_reserve_bytes(&mut self, bytes: u64) {
         self.reserve_bytes = bytes;
     }
+}
+
+/// Renames before it deletes, so that a crash does not leave half a checkpoint under a final name.
+fn discard(place: &Path) -> Result<(), StorageError> {
+    let mut unfinished = place.as_os_str().to_owned();
+    unfinished.push(UNFINISHED);
+    fs::rename(place, &unfinished).doing("removing", place)?;
+    files::remove_any(Path::new(&unfinished))
 }
 
 fn scratch_parents(dir: &Path) -> [PathBuf; 3] {

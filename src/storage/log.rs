@@ -94,7 +94,7 @@ impl Log {
         if let Some(acknowledged) = synced.load().filter(|batch| *batch > meta.batch) {
             return Err(lost(dir, acknowledged, &meta));
         }
-        let entries = read_entries(dir, &engine, &meta)?;
+        let entries = on_fresh_thread(dir, || read_entries(dir, &engine, &health, &meta))?;
         sync_files(dir)?;
         remove_cuts(dir)?;
         synced.save(meta.batch);
@@ -153,8 +153,7 @@ impl Log {
         // Synced, so that no file is gone before it is on disk that the log does not need it.
         self.write(&mut state, batch, meta, true)?;
         drop(state);
-        self.engine.purge_expired_files().map_err(|e| self.failed(e))?;
-        self.check_health()
+        self.free_space()
     }
 
     /// A snapshot at `base` has replaced the state: drops every entry and sets the hard state, in one synced batch.
@@ -167,8 +166,7 @@ impl Log {
         let meta = LogMeta { base, last: base, hard_state: hard_state.clone(), ..state.meta.clone() };
         self.write(&mut state, batch, meta, true)?;
         drop(state);
-        self.engine.purge_expired_files().map_err(|e| self.failed(e))?;
-        self.check_health()
+        self.free_space()
     }
 
     /// Bytes of disk that the log takes, as the file system counts them.
@@ -231,6 +229,12 @@ impl Log {
         )))
     }
 
+    /// Removes the files that are no longer needed; the engine may rewrite a few entries for that.
+    fn free_space(&self) -> Result<(), StorageError> {
+        on_fresh_thread(&self.dir, || self.engine.purge_expired_files().map_err(|e| self.failed(e)))?;
+        self.check_health()
+    }
+
     fn check_health(&self) -> Result<(), StorageError> {
         match self.health.failure() {
             Some((path, error)) => {
@@ -286,14 +290,20 @@ fn config(dir: &Path, file_size: u64) -> Result<Config, StorageError> {
 fn read_entries(
     dir: &Path,
     engine: &Engine<WatchedFiles>,
+    health: &Health,
     meta: &LogMeta,
 ) -> Result<Vec<Entry>, StorageError> {
     let (begin, end) = (meta.base.index + 1, meta.last.index + 1);
     let mut entries = Vec::new();
     if begin < end {
-        engine
-            .fetch_entries_to::<RaftEntry>(REGION, begin, end, None, &mut entries)
-            .map_err(|e| name_damage(dir, engine_error("reading the log in", dir, e)))?;
+        engine.fetch_entries_to::<RaftEntry>(REGION, begin, end, None, &mut entries).map_err(|e| {
+            match engine_error("reading the log in", dir, e) {
+                StorageError::Corrupt { path, what } => {
+                    StorageError::Corrupt { path: health.last_read().unwrap_or(path), what }
+                }
+                other => other,
+            }
+        })?;
     }
     let mut before = meta.base;
     for entry in &entries {
@@ -308,6 +318,22 @@ fn read_entries(
         return Err(StorageError::corrupt(dir, what));
     }
     Ok(entries)
+}
+
+/// Runs what reads entries back from the engine's files. The engine keeps the last block that a thread read in a
+/// thread-local whose key is the number of the file and the place in it, not the directory: a thread that has read one log
+/// may be given its bytes for those of another, or for those of the same after its tail was cut. A new thread has read none.
+fn on_fresh_thread<T: Send>(
+    dir: &Path,
+    read: impl FnOnce() -> Result<T, StorageError> + Send,
+) -> Result<T, StorageError> {
+    std::thread::scope(|scope| {
+        let reader = std::thread::Builder::new().name("log-reader".to_owned()).spawn_scoped(scope, read);
+        reader
+            .doing("starting a thread to read", dir)?
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 fn engine_error(verb: &'static str, dir: &Path, error: raft_engine::Error) -> StorageError {
@@ -340,7 +366,9 @@ fn name_damage(dir: &Path, error: StorageError) -> StorageError {
 
 fn lost(dir: &Path, acknowledged: u64, meta: &LogMeta) -> StorageError {
     let cut = log_files_with(dir, CUT_SUFFIX);
-    let path = cut.first().map_or_else(|| dir.to_path_buf(), |cut| cut.with_extension(""));
+    let newest = || log_files_with(dir, ".raftlog").pop();
+    let path =
+        cut.first().map(|cut| cut.with_extension("")).or_else(newest).unwrap_or_else(|| dir.to_path_buf());
     let kept = cut.first().map(|cut| format!(" (what could not be read is kept in {})", cut.display()));
     let what = format!(
         "{} writes that were acknowledged are missing after entry {}{}; {CURE_REJOIN}",

@@ -9,7 +9,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use raft_engine::env::{DefaultFileSystem, FileSystem, Handle, Permission, WriteExt};
 
@@ -22,6 +22,8 @@ pub(crate) const CUT_SUFFIX: &str = ".cut";
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     failed: OnceLock<(PathBuf, String)>,
+    /// The file that was last read from: where an error came from, which the engine does not tell.
+    last_read: Mutex<Option<PathBuf>>,
     #[cfg(test)]
     pub(crate) faults: Faults,
 }
@@ -38,6 +40,10 @@ impl Health {
     /// The failed fsync, if there was one.
     pub(crate) fn failure(&self) -> Option<(&Path, &str)> {
         self.failed.get().map(|(path, error)| (path.as_path(), error.as_str()))
+    }
+
+    pub(crate) fn last_read(&self) -> Option<PathBuf> {
+        self.last_read.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn check(&self) -> io::Result<()> {
@@ -104,6 +110,7 @@ impl FileSystem for WatchedFiles {
     }
 
     fn new_reader(&self, file: Arc<WatchedFile>) -> io::Result<Self::Reader> {
+        *self.health.last_read.lock().unwrap_or_else(PoisonError::into_inner) = Some(file.path.clone());
         DefaultFileSystem.new_reader(Arc::clone(&file.plain))
     }
 

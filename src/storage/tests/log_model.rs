@@ -70,7 +70,7 @@ fn apply(log: &Log, model: &mut RecoveredLog, step: &Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     #[test]
     fn the_log_is_what_was_written_to_it(steps in vec(step(), 1..40)) {
