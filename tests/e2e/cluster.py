@@ -276,14 +276,18 @@ class Context:
     def member(self, name, *arguments, program=None, env=None, host="127.0.0.1", ports=None, data=True, prefix=()):
         """A member that is not started yet. `{client}` and `{peer}` in arguments and environment become its addresses."""
         client, peer = ports or (free_port(), free_port())
-        directory = self.dir / f"{name}.data"
+        # Members of two clusters may have one name, but not one directory.
+        label = name
+        while any(other.log.stem == label for other in self.members):
+            label += "x"
+        directory = self.dir / f"{label}.data"
         places = {"client": f"{host}:{client}", "peer": f"{host}:{peer}", "data": str(directory)}
         argv = [*prefix, program or self.programs["quorate"]]
         argv += [str(argument).format(**places) for argument in arguments]
         if data:
             argv += ["--data-dir", directory]
         env = {key: value.format(**places) for key, value in (env or {}).items()}
-        made = Member(name, argv, self.dir / f"{name}.log", env, client, peer, directory, host)
+        made = Member(name, argv, self.dir / f"{label}.log", env, client, peer, directory, host)
         self.members.append(made)
         return made
 
