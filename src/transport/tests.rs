@@ -371,15 +371,13 @@ async fn other_http_is_answered_on_the_same_port() {
     assert_eq!(b.raft(1).await.0, [numbered(1)]);
 }
 
-/// A client that knows the handshake.
-async fn stranger(
-    to: &Member,
-) -> (PeerClient<tonic::transport::Channel>, impl Fn(&mut tonic::metadata::MetadataMap)) {
-    let channel = dial::dial(&to.url(), &TransportConfig::default()).await.unwrap();
-    let identity = PeerIdentity { cluster_id: CLUSTER, member_id: 0xe };
-    (PeerClient::new(channel), move |metadata: &mut tonic::metadata::MetadataMap| {
-        handshake::stamp(metadata, identity, 0xb);
-    })
+/// A client that knows the handshake; `stamp` does its part.
+async fn stranger(to: &Member) -> PeerClient<tonic::transport::Channel> {
+    PeerClient::new(dial::dial(&to.url(), &TransportConfig::default()).await.unwrap())
+}
+
+fn stamp(metadata: &mut tonic::metadata::MetadataMap) {
+    handshake::stamp(metadata, PeerIdentity { cluster_id: CLUSTER, member_id: 0xe }, 0xb);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -411,7 +409,7 @@ async fn garbage_disturbs_nobody() {
     }
 
     // Frames that are too large, from someone who knows the handshake.
-    let (mut client, stamp) = stranger(&b).await;
+    let mut client = stranger(&b).await;
     let large = Frame { raft: vec![vec![1; 2 << 20].into()], ..Frame::default() };
     let mut request = Request::new(tokio_stream::iter([large]).chain_pending());
     stamp(request.metadata_mut());
@@ -462,7 +460,7 @@ async fn connections_are_bounded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_stream_of_a_member_ends_the_older() {
     let b = Member::start(0xb).await;
-    let (mut client, stamp) = stranger(&b).await;
+    let mut client = stranger(&b).await;
     let mut streams = Vec::new();
     for _ in 0..2 {
         let mut request = Request::new(futures_util::stream::pending::<Frame>());
@@ -497,7 +495,7 @@ async fn a_broken_snapshot_is_refused() {
     a.transport.send_snapshot(0xb, Bytes::from_static(b"m"), Box::new(dies));
     a.expect(Told::SnapshotSent(0xb, false)).await;
 
-    let (mut client, stamp) = stranger(&b).await;
+    let mut client = stranger(&b).await;
     let chunk = SnapshotChunk { raft: Bytes::from_static(b"m"), records: vec![], last: true };
     let mut request = Request::new(tokio_stream::iter([chunk]));
     stamp(request.metadata_mut());
