@@ -101,10 +101,11 @@ mod tests {
         assert_eq!((from, version.as_str()), (u64::MAX, env!("CARGO_PKG_VERSION")));
     }
 
+    type Admits = fn(u64) -> Result<(), String>;
+
     #[test]
     fn refusals_name_both_sides() {
         let refuse = |from: u64| Err(format!("{from:x} was removed"));
-        type Admits = fn(u64) -> Result<(), String>;
         let table: [(MetadataMap, Admits, Code, &[&str]); 4] = [
             (stamped(0xc2, 0xa, 0xb), |_| Ok(()), Code::FailedPrecondition, &["cluster c1", "cluster c2"]),
             (stamped(0xc1, 0xa, 0xd), |_| Ok(()), Code::FailedPrecondition, &["member d", "member b"]),

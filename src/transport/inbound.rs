@@ -166,6 +166,7 @@ struct Exchange {
     hub: Arc<Hub>,
     from: u64,
     number: u64,
+    version: String,
     address: SocketAddr,
     frames: Streaming<Frame>,
     changes: watch::Receiver<u64>,
@@ -188,12 +189,7 @@ impl Exchange {
         let mut changes = hub.changes.subscribe();
         // What happened between the check and here is looked at, too.
         changes.mark_changed();
-        let counted = hub.peer(from);
-        if let Some(peer) = &counted {
-            peer.counters.inbound_begins(version);
-            peer.called();
-        }
-        Self { hub, from, number, address, frames, changes, counted }
+        Self { hub, from, number, version, address, frames, changes, counted: None }
     }
 
     /// Delivers frames until one wants a receipt. `None`: the stream is over.
@@ -221,11 +217,27 @@ impl Exchange {
         if lock(&self.hub.exchanges).get(&self.from) != Some(&self.number) {
             return Err(Status::aborted("a newer stream of the same member took over"));
         }
-        self.hub.unwanted(self.from).map_or(Ok(()), Err)
+        self.hub.unwanted(self.from).map_or(Ok(()), Err)?;
+        let peer = self.hub.peer(self.from);
+        if peer.as_ref().map(Arc::as_ptr) != self.counted.as_ref().map(Arc::as_ptr) {
+            self.count_for(peer);
+        }
+        Ok(())
+    }
+
+    /// Counts the stream for a peer, which was perhaps not listed yet when the stream began, and lets it be called.
+    fn count_for(&mut self, peer: Option<Arc<Peer>>) {
+        if let Some(peer) = &peer {
+            peer.counters.inbound_begins(self.version.clone());
+            peer.called();
+        }
+        if let Some(before) = std::mem::replace(&mut self.counted, peer) {
+            before.counters.inbound_ends();
+        }
     }
 
     fn deliver(&self, frame: Frame) {
-        if let Some(peer) = self.hub.peer(self.from) {
+        if let Some(peer) = &self.counted {
             peer.counters.frames_in.fetch_add(1, Ordering::Relaxed);
             peer.counters.bytes_in.fetch_add(frame.encoded_len() as u64, Ordering::Relaxed);
         }

@@ -172,7 +172,7 @@ impl Peer {
             }
             if ended.accepted.is_none() {
                 turn = turn.wrapping_add(1);
-                if urls.len() > 1 && turn % urls.len() != 0 {
+                if urls.len() > 1 && !turn.is_multiple_of(urls.len()) {
                     continue;
                 }
             }
@@ -340,4 +340,81 @@ impl Stream for Frames {
 /// What a status says, with its cause where this side noticed the failure.
 pub(super) fn status_text(status: &Status) -> String {
     if handshake::is_refusal(status) { one_line(status.message()) } else { text(status) }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::{Inbox, PeerIdentity, TransportConfig};
+    use super::*;
+    use crate::proto::state::Record;
+
+    /// An inbox that nobody reads.
+    struct Nobody;
+
+    impl Inbox for Nobody {
+        fn frame(&self, _: u64, _: Frame) {}
+        fn snapshot(&self, _: u64, _: Bytes, _: Vec<Record>) {}
+        fn unreachable(&self, _: u64) {}
+        fn connected(&self, _: u64) {}
+        fn snapshot_sent(&self, _: u64, _: bool) {}
+        fn admits(&self, _: u64) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    fn peer() -> Arc<Peer> {
+        let config = TransportConfig::default();
+        let identity = PeerIdentity { cluster_id: 1, member_id: 2 };
+        let core = Core { identity, inbox: Arc::new(Nobody), config, started: Instant::now() };
+        Peer::new(Arc::new(core), 3, Vec::new())
+    }
+
+    /// How long a peer that backs off for long waits, at most a second.
+    async fn pause(peer: &Peer, refused: bool) -> Option<Duration> {
+        let start = Instant::now();
+        let pause = peer.pause(Duration::from_secs(60), refused);
+        timeout(Duration::from_secs(1), pause).await.ok().map(|()| start.elapsed())
+    }
+
+    #[tokio::test]
+    async fn what_cuts_a_pause_short() {
+        type Wake = fn(&Peer);
+        let send: Wake = |peer| peer.send(Outgoing { raft: vec![Bytes::new()], ..Outgoing::default() });
+        let call: Wake = |peer| peer.called();
+        let nothing: Wake = |_| {};
+        let table = [(nothing, false, false), (send, false, true), (send, true, false), (call, true, true)];
+        for (case, (wake, refused, short)) in table.into_iter().enumerate() {
+            let peer = peer();
+            wake(&peer);
+            let paused = pause(&peer, refused).await;
+            assert_eq!(paused.is_some(), short, "case {case}");
+            // Never less than the least time between attempts (with its jitter).
+            assert!(
+                paused.is_none_or(|paused| paused >= Duration::from_millis(25)),
+                "case {case}: {paused:?}"
+            );
+            // A wake counts once.
+            assert_eq!(pause(&peer, refused).await, None, "case {case}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_current_connection_gets_frames() {
+        let peer = peer();
+        let context = Context::from_waker(Waker::noop());
+        let send = || peer.send(Outgoing { raft: vec![Bytes::from_static(b"m")], ..Outgoing::default() });
+        lock(&peer.outbox).connection = 7;
+        send();
+        assert!(peer.poll_frame(7, &context).is_pending(), "nothing leaves before the peer accepts");
+        peer.connect("http://peer");
+        assert!(matches!(peer.poll_frame(6, &context), Poll::Ready(None)));
+        assert!(matches!(peer.poll_frame(7, &context), Poll::Ready(Some(_))));
+        assert!(peer.poll_frame(7, &context).is_pending());
+        send();
+        peer.end(Wanted::Drain);
+        assert!(matches!(peer.poll_frame(7, &context), Poll::Ready(Some(_))), "what waits is still sent");
+        assert!(matches!(peer.poll_frame(7, &context), Poll::Ready(None)));
+    }
 }

@@ -308,7 +308,7 @@ mod tests {
                                      drains in prop::collection::vec(0_usize..3, 60)) {
             let now = Instant::now();
             let mut queue = connected(now);
-            let (mut accepted, mut received) = (Vec::new(), Vec::new());
+            let (mut accepted, mut received) = (Vec::<usize>::new(), Vec::<usize>::new());
             for (push, drain) in pushes.iter().zip(&drains) {
                 let before = queue.bytes();
                 let _ = queue.push(now, raft(push), &config());

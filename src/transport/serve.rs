@@ -66,7 +66,7 @@ impl Port {
                         connections.spawn(self.clone().connection(stream, address, permit));
                     }
                     Err(_) => {
-                        tracing::warn!(%address, "too many connections on the peer port: closed one more")
+                        tracing::warn!(%address, "too many connections on the peer port: closed one more");
                     }
                 },
                 Err(error) => {

@@ -1,0 +1,78 @@
+//! Snapshots between members.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_arrives_intact() {
+    let (mut a, mut b) = pair().await;
+    let records: Vec<_> = (0..400).map(|i| record(50_000 + i)).chain([record(1 << 20)]).collect();
+    a.transport.send_snapshot(0xb, Bytes::from_static(b"message"), Box::new(records.clone().into_iter()));
+    let Told::Snapshot(0xa, raft, received) = b.next().await else { panic!("not a snapshot of a's") };
+    assert_eq!(raft, Bytes::from_static(b"message"));
+    assert!(received == records, "the records differ");
+    a.expect(Told::SnapshotSent(0xb, true)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_snapshot_is_refused() {
+    let (mut a, mut b) = pair().await;
+    let tail = Record { body: Some(Body::Tail(crate::proto::state::Tail::default())) };
+    let records = [record(1), tail, record(2)];
+    a.transport.send_snapshot(0xb, Bytes::from_static(b"m"), Box::new(records.into_iter()));
+    a.expect(Told::SnapshotSent(0xb, false)).await;
+    let dies =
+        (0..).map(|i| if i < 20 { record(100_000) } else { panic!("the iterator dies, as it should") });
+    a.transport.send_snapshot(0xb, Bytes::from_static(b"m"), Box::new(dies));
+    a.expect(Told::SnapshotSent(0xb, false)).await;
+
+    let mut client = stranger(&b).await;
+    let chunk = SnapshotChunk { raft: Bytes::from_static(b"m"), records: vec![], last: true };
+    let mut request = Request::new(tokio_stream::iter([chunk]));
+    stamp(request.metadata_mut());
+    let status = client.install(request).await.unwrap_err();
+    assert!(status.message().contains("without a tail"), "{status}");
+    b.hears_nothing();
+}
+
+/// A member that takes a snapshot's stream and never reads it.
+struct Sleeper;
+
+#[tonic::async_trait]
+impl peer_server::Peer for Sleeper {
+    type ExchangeStream = futures_util::stream::Pending<Result<Receipt, Status>>;
+
+    async fn exchange(&self, _: Request<Streaming<Frame>>) -> Result<Response<Self::ExchangeStream>, Status> {
+        Ok(Response::new(futures_util::stream::pending()))
+    }
+
+    async fn install(&self, _: Request<Streaming<SnapshotChunk>>) -> Result<Response<Closed>, Status> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_receiver_holds_up_the_sender() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (_stop, stop) = watch::channel(false);
+    let config = TransportConfig { snapshot_stall: Duration::from_millis(700), ..TransportConfig::default() };
+    let router =
+        Router::new().route_service("/quorate.peer.Peer/{*m}", peer_server::PeerServer::new(Sleeper));
+    let port = Port { router, config: config.clone(), permits: Arc::new(Semaphore::new(9)), stop };
+    let serving = tokio::spawn(port.serve(listener));
+
+    let mut a = Member::start_with(CLUSTER, 0xa, "127.0.0.1:0", config).await;
+    a.transport.set_peers(BTreeMap::from([(0xb, vec![url])]));
+    a.expect(Told::Connected(0xb)).await;
+    let pulled = Arc::new(AtomicUsize::new(0));
+    let count = pulled.clone();
+    let records = (0..4000).map(move |_| {
+        count.fetch_add(100_000, Ordering::Relaxed);
+        record(100_000)
+    });
+    a.transport.send_snapshot(0xb, Bytes::from_static(b"m"), Box::new(records));
+    a.expect(Told::SnapshotSent(0xb, false)).await;
+    let pulled = pulled.load(Ordering::Relaxed);
+    assert!((1 << 20..12 << 20).contains(&pulled), "{pulled} bytes were pulled");
+    serving.abort();
+}
