@@ -149,6 +149,8 @@ pub struct Status {
     pub commit: u64,
     /// Highest log position applied.
     pub applied: u64,
+    /// How many keys expired since the process started.
+    pub expired: u64,
 }
 
 /// A running member.
@@ -167,4 +169,6 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn clock(&self) -> ClockReading;
     /// Its place in the cluster.
     fn status(&self) -> Status;
+    /// Appends metrics of its own, in Prometheus' text format.
+    fn metrics(&self, _out: &mut String) {}
 }
