@@ -169,4 +169,6 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn clock(&self) -> ClockReading;
     /// Its place in the cluster.
     fn status(&self) -> Status;
+    /// Appends metrics of its own, in Prometheus' text format.
+    fn metrics(&self, _out: &mut String) {}
 }

@@ -135,7 +135,7 @@ impl Key {
     /// The least key above this one and everything below it.
     ///
     /// Zero is the lowest byte after the slash, so nothing fits between `/a/...` and `/a\0`.
-    pub(super) fn after_subtree(&self) -> Self {
+    pub(crate) fn after_subtree(&self) -> Self {
         Self(Bytes::from([self.stem(), b"\0"].concat()))
     }
 

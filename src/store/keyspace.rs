@@ -186,6 +186,18 @@ impl Keyspace {
         self.below(&dir).map(|node| &node.0).take_while(move |node| dir.contains(&node.key))
     }
 
+    /// The same from a key on, itself included.
+    pub(super) fn descendants_from<'a>(
+        &'a self,
+        dir: &Key,
+        start: &Key,
+    ) -> impl Iterator<Item = &'a Arc<Node>> + use<'a> {
+        let dir = dir.clone();
+        let from = if *start <= dir { Bound::Excluded(&dir) } else { Bound::Included(start) };
+        let rest: RangedIter<'_, ByKey, DefaultSharedPtr> = self.nodes.range::<_, Key>((from, Bound::Unbounded));
+        rest.map(|node| &node.0).take_while(move |node| dir.contains(&node.key))
+    }
+
     /// The direct children of a directory.
     pub(super) fn children(&self, dir: &Key) -> Children<'_> {
         Children { keyspace: self, rest: Some(self.below(dir)), dir: dir.clone() }

@@ -87,6 +87,11 @@ impl Store {
         self.nodes.descendants(dir).map(|node| Node::clone(node))
     }
 
+    /// The same from the key `start` on, itself included: to go on with a walk that was broken off, or behind a subtree.
+    pub fn descendants_from<'a>(&'a self, dir: &Key, start: &Key) -> impl Iterator<Item = &'a Node> + use<'a> {
+        self.nodes.descendants_from(dir, start).map(|node| &**node)
+    }
+
     /// Every node but the root, in key order: what a checkpoint holds.
     pub fn nodes(&self) -> impl Iterator<Item = Node> {
         self.nodes.iter().map(|node| Node::clone(node))

@@ -1,0 +1,227 @@
+//! A client's socket, with a bound on how long the client may keep it waiting.
+//!
+//! The HTTP library reads and writes through [`TimedStream`], which knows from [`Phase`] what the connection is at:
+//! - *idle*: between requests, for as long as [`Limits::idle`], since clients keep connections for later;
+//! - *reading a head*: from the first byte of a request until it is complete, and from the start of the connection
+//!   on, [`Limits::header`] in all, however the bytes trickle in;
+//! - *answering*: no bound on reads, since a wait may last for ever; the body of a request has its own (`body`).
+//!
+//! A write that makes no progress for [`Limits::write_stall`] ends the connection in any phase. Timers exist only while
+//! they are needed: a connection that waits for an event has none.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// For the head of a request.
+    pub(crate) header: Duration,
+    /// Between requests.
+    pub(crate) idle: Duration,
+    /// To take any byte of an answer.
+    pub(crate) write_stall: Duration,
+}
+
+const IDLE: u8 = 0;
+const HEAD: u8 = 1;
+const ANSWERING: u8 = 2;
+
+/// What a connection is at; shared between its socket and the answers that it gives.
+#[derive(Clone, Debug)]
+pub(crate) struct Phase(Arc<AtomicU8>);
+
+impl Phase {
+    /// A new connection: its first request is due.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(AtomicU8::new(HEAD)))
+    }
+
+    /// A request is complete: until the turn is dropped, with its answer, the client may be silent.
+    pub(crate) fn turn(&self) -> Turn {
+        self.0.store(ANSWERING, Ordering::Relaxed);
+        Turn(self.clone())
+    }
+}
+
+/// The time from a request to the end of its answer.
+#[derive(Debug)]
+pub(crate) struct Turn(Phase);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.0.store(IDLE, Ordering::Relaxed);
+    }
+}
+
+/// A stream that fails with `TimedOut` where its peer is too slow.
+#[derive(Debug)]
+pub(crate) struct TimedStream<S> {
+    stream: S,
+    phase: Phase,
+    limits: Limits,
+    /// The timer of the phase that the stream waits in.
+    read_timer: Option<(u8, Pin<Box<Sleep>>)>,
+    write_timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> TimedStream<S> {
+    /// Watches over a stream.
+    pub(crate) fn new(stream: S, phase: Phase, limits: Limits) -> Self {
+        Self { stream, phase, limits, read_timer: None, write_timer: None }
+    }
+
+    /// Takes note that bytes came, or that the stream waits for some; ready when it has waited too long.
+    fn poll_reader(&mut self, received: bool, context: &mut Context<'_>) -> Poll<()> {
+        let mut phase = self.phase.0.load(Ordering::Relaxed);
+        if received && phase == IDLE {
+            phase = HEAD;
+            self.phase.0.store(HEAD, Ordering::Relaxed);
+        }
+        let limit = match phase {
+            IDLE => self.limits.idle,
+            HEAD => self.limits.header,
+            _ => {
+                self.read_timer = None;
+                return Poll::Pending;
+            }
+        };
+        let timer = match &mut self.read_timer {
+            Some((of, timer)) if *of == phase => timer,
+            slot => &mut slot.insert((phase, Box::pin(tokio::time::sleep(limit)))).1,
+        };
+        if received { Poll::Pending } else { timer.as_mut().poll(context) }
+    }
+
+    /// Passes on the outcome of a write, unless it has been pending for too long.
+    fn poll_writer<T>(&mut self, outcome: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.write_timer = None;
+            return outcome;
+        }
+        let limit = self.limits.write_stall;
+        let timer = self.write_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
+        timer.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
+        match self.poll_reader(outcome.is_ready(), context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => outcome,
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(context, data);
+        self.poll_writer(outcome, context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.poll_writer(outcome, context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_flush(context);
+        self.poll_writer(outcome, context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.poll_writer(outcome, context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    const LIMITS: Limits = Limits {
+        header: Duration::from_millis(80),
+        idle: Duration::from_millis(400),
+        write_stall: Duration::from_millis(80),
+    };
+
+    fn pair() -> (DuplexStream, Phase, TimedStream<DuplexStream>) {
+        let (client, server) = tokio::io::duplex(8);
+        let phase = Phase::new();
+        (client, phase.clone(), TimedStream::new(server, phase, LIMITS))
+    }
+
+    #[tokio::test]
+    async fn a_head_that_trickles_in_is_cut_off() {
+        let (mut client, _phase, mut server) = pair();
+        let trickle = tokio::spawn(async move { while client.write_all(b"x").await.is_ok() { tokio::time::sleep(LIMITS.header / 4).await } });
+        let started = Instant::now();
+        let error = loop {
+            if let Err(error) = server.read_u8().await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!((LIMITS.header..LIMITS.idle).contains(&started.elapsed()));
+        drop(server);
+        trickle.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn silence_is_bounded_between_requests_only() {
+        let (mut client, phase, mut server) = pair();
+        client.write_all(b"x").await.unwrap();
+        server.read_u8().await.unwrap();
+        let turn = phase.turn();
+        let answering = tokio::time::timeout(LIMITS.idle * 2, server.read_u8()).await;
+        assert!(answering.is_err(), "still waiting");
+        drop(turn);
+        let started = Instant::now();
+        assert_eq!(server.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(started.elapsed() >= LIMITS.idle);
+    }
+
+    #[tokio::test]
+    async fn each_request_has_its_own_time() {
+        let (mut client, phase, mut server) = pair();
+        for _ in 0..4 {
+            client.write_all(b"x").await.unwrap();
+            server.read_u8().await.unwrap();
+            drop(phase.turn());
+            assert!(tokio::time::timeout(LIMITS.header * 3 / 4, server.read_u8()).await.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_cut_off() {
+        let (_client, phase, mut server) = pair();
+        let _turn = phase.turn();
+        let error = server.write_all(b"more than fits in there").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

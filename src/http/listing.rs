@@ -1,0 +1,131 @@
+//! A directory as JSON, written while it is sent.
+//!
+//! The tree is in key order, parents before children, so a listing is one walk with the directories that are still open
+//! on a stack; nothing recurses, however deep a path is. The walk is done in steps of [`CHUNK_BYTES`] or [`CHUNK_NODES`],
+//! whichever comes first, and goes on where it stopped: a listing of a million keys neither holds a thread for long nor
+//! is ever in memory as a whole. It shows one moment of the keyspace, since it keeps the view that it began with.
+//!
+//! Nodes whose name begins with `_` are left out with all that is below them, except the one that was asked for.
+
+use super::backend::View;
+use super::render::{self, Moment};
+use crate::store::{Key, Node};
+use bytes::{BufMut, Bytes, BytesMut};
+use std::sync::Arc;
+
+/// As soon as it holds this much, a chunk is sent.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// A chunk ends after this many nodes, shown or hidden, so that a step takes well under a millisecond or two.
+const CHUNK_NODES: usize = 4096;
+
+/// The answer to a read of a directory.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    view: Arc<View>,
+    moment: Moment,
+    dir: Key,
+    recursive: bool,
+    /// What is written but not sent.
+    written: BytesMut,
+    /// Directories whose closing brace is due, from the outermost on.
+    open: Vec<Open>,
+    /// Where the walk goes on; `None` when it is over.
+    next: Option<Key>,
+}
+
+/// A directory whose children are being written.
+#[derive(Debug)]
+struct Open {
+    key: Key,
+    modified: u64,
+    created: u64,
+    has_nodes: bool,
+}
+
+impl Listing {
+    /// Begins the listing of `node`, a directory of this view.
+    pub(crate) fn new(view: Arc<View>, node: &Node, recursive: bool, moment: Moment) -> Self {
+        let mut written = BytesMut::new();
+        written.put_slice(b"{\"action\":\"get\",\"node\":");
+        moment.node_head(&mut written, node);
+        let next = Some(node.key.clone());
+        Self { view, moment, dir: node.key.clone(), recursive, written, open: vec![Open::new(node)], next }
+    }
+
+    /// Whether all of it is written; what is not taken yet is the last chunk.
+    pub(crate) fn is_written(&self) -> bool {
+        self.next.is_none()
+    }
+
+    /// The next chunk; empty if the step met only what is not shown; `None` at the end.
+    pub(crate) fn next_chunk(&mut self) -> Option<Bytes> {
+        if self.written.is_empty() {
+            self.fill();
+        }
+        if self.written.is_empty() && self.is_written() {
+            return None;
+        }
+        Some(self.written.split().freeze())
+    }
+
+    /// Goes on with the walk until a chunk is full or the end is reached.
+    pub(crate) fn fill(&mut self) {
+        if self.is_written() {
+            return;
+        }
+        let view = Arc::clone(&self.view);
+        let mut visited = 0;
+        while let Some(from) = self.next.take() {
+            let mut nodes = view.store.descendants_from(&self.dir, &from);
+            self.next = loop {
+                let Some(node) = nodes.next() else { break None };
+                if visited == CHUNK_NODES || self.written.len() >= CHUNK_BYTES {
+                    self.next = Some(node.key.clone());
+                    return;
+                }
+                visited += 1;
+                let hidden = node.key.name().starts_with(b"_");
+                if !hidden {
+                    self.put(node);
+                }
+                if hidden || (node.dir && !self.recursive) {
+                    break Some(node.key.after_subtree());
+                }
+            };
+        }
+        self.close_until(None);
+        self.written.put_slice(b"}\n");
+    }
+
+    /// Writes a node in its place; if it is a directory, it stays open for what is below it.
+    fn put(&mut self, node: &Node) {
+        self.close_until(Some(&node.key));
+        if let Some(parent) = self.open.last_mut() {
+            let separator: &[u8] = if parent.has_nodes { b"," } else { b",\"nodes\":[" };
+            parent.has_nodes = true;
+            self.written.put_slice(separator);
+        }
+        let has_fields = self.moment.node_head(&mut self.written, node);
+        if node.dir {
+            self.open.push(Open::new(node));
+        } else {
+            render::node_tail(&mut self.written, has_fields, node.modified, node.created);
+        }
+    }
+
+    /// Closes the directories that do not contain the key; all of them if there is none.
+    fn close_until(&mut self, key: Option<&Key>) {
+        while let Some(done) = self.open.pop_if(|dir| !key.is_some_and(|key| dir.key.contains(key))) {
+            if done.has_nodes {
+                self.written.put_u8(b']');
+            }
+            render::node_tail(&mut self.written, true, done.modified, done.created);
+        }
+    }
+}
+
+impl Open {
+    fn new(node: &Node) -> Self {
+        Self { key: node.key.clone(), modified: node.modified, created: node.created, has_nodes: false }
+    }
+}

@@ -1,0 +1,181 @@
+use super::*;
+use KeysMethod::{Delete, Get, Head, Post, Put};
+use proptest::prelude::*;
+
+const ALL: [KeysMethod; 5] = [Get, Head, Put, Post, Delete];
+
+fn key() -> Key {
+    Key::parse(b"/k")
+}
+
+fn read(method: KeysMethod, query: &str, form: &str) -> Result<KeysRequest, StoreError> {
+    parse(method, key(), query, &Bytes::copy_from_slice(form.as_bytes()))
+}
+
+fn command_of(method: KeysMethod, query: &str, form: &str) -> Command {
+    match read(method, query, form) {
+        Ok(KeysRequest::Write { command, .. }) => command,
+        other => panic!("{query} {form}: {other:?}"),
+    }
+}
+
+/// Numbers and causes are those of etcd 3.4.23.
+#[test]
+fn invalid_parameters() {
+    for (query, code, cause) in [
+        ("prevIndex=x", 203, "invalid value for \"prevIndex\""),
+        ("prevIndex=", 203, "invalid value for \"prevIndex\""),
+        ("prevIndex=%2B5", 203, "invalid value for \"prevIndex\""),
+        ("prevIndex=18446744073709551616", 203, "invalid value for \"prevIndex\""),
+        ("waitIndex=-1", 203, "invalid value for \"waitIndex\""),
+        ("recursive", 209, "invalid value for \"recursive\""),
+        ("sorted=yes", 209, "invalid value for \"sorted\""),
+        ("wait=", 209, "invalid value for \"wait\""),
+        ("dir=2", 209, "invalid value for \"dir\""),
+        ("quorum=tRUE", 209, "invalid value for \"quorum\""),
+        ("stream=on", 209, "invalid value for \"stream\""),
+        ("noValueOnSuccess=x", 209, "invalid value for \"noValueOnSuccess\""),
+        ("prevExist=x", 209, "invalid value for prevExist"),
+        ("refresh=x", 209, "invalid value for refresh"),
+        ("prevValue=", 201, "\"prevValue\" cannot be empty"),
+        ("ttl=-1", 202, "invalid value for \"ttl\""),
+        ("ttl=1.5", 202, "invalid value for \"ttl\""),
+        ("refresh=true&ttl=5&value=5", 211, "A value was provided on a refresh"),
+        ("refresh=true", 212, "No TTL value set"),
+        ("refresh=true&ttl=", 212, "No TTL value set"),
+        ("a=%zz", 210, "invalid URL escape \"%zz\""),
+        ("a=b;c", 210, "invalid semicolon separator in query"),
+    ] {
+        for method in ALL {
+            let error = read(method, query, "").expect_err(query);
+            let found = (error.code.number(), String::from_utf8_lossy(&error.cause).into_owned(), error.index);
+            assert_eq!(found, (code, cause.to_owned(), 0), "{query}");
+        }
+    }
+}
+
+#[test]
+fn the_first_check_that_fails_is_reported() {
+    let in_order = [
+        "prevIndex=x", "waitIndex=x", "recursive=x", "sorted=x", "wait=x", "dir=x", "quorum=x", "stream=x", "prevValue=",
+        "noValueOnSuccess=x", "ttl=x", "prevExist=x", "refresh=x",
+    ];
+    for (at, first) in in_order.iter().enumerate() {
+        let mut all = in_order[at..].to_vec();
+        all.reverse();
+        assert_eq!(read(Put, &all.join("&"), "").expect_err(first), read(Put, first, "").expect_err(first));
+    }
+}
+
+#[test]
+fn wait_is_for_get() {
+    for method in [Head, Put, Post, Delete] {
+        let error = read(method, "wait=true", "").expect_err("refused");
+        assert_eq!(error, refuse(ErrorCode::InvalidField, "\"wait\" can only be used with GET requests"));
+        read(method, "wait=false", "").unwrap();
+    }
+    match read(Get, "wait=1&waitIndex=7&recursive=T&stream=f", "").unwrap() {
+        KeysRequest::Wait(wait) => {
+            assert_eq!((wait.since, wait.recursive, wait.stream, wait.key), (7, true, false, key()));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn reads_are_linearizable_unless_they_ask_not_to_be() {
+    for (query, expected) in [
+        ("", Consistency::Linearizable),
+        ("quorum=true&wait=true", Consistency::Linearizable),
+        ("quorum=false", Consistency::Local),
+        ("consistent=false", Consistency::Linearizable),
+    ] {
+        match read(Get, query, "").unwrap() {
+            KeysRequest::Read { consistency, recursive: false, .. } => assert_eq!(consistency, expected, "{query}"),
+            other => panic!("{query}: {other:?}"),
+        }
+    }
+    assert!(matches!(read(Get, "quorum=false&wait=true", ""), Ok(KeysRequest::Wait(_))));
+}
+
+#[test]
+fn put_decides_by_its_conditions() {
+    let value = || Bytes::from_static(b"v");
+    let compare = |prev_value: &'static str, prev_index| Compare { prev_value: prev_value.into(), prev_index };
+    let (ttl, refresh, dir) = (None, false, false);
+    let swap = |compare| Command::CompareAndSwap { key: key(), compare, value: value(), ttl, refresh };
+    let set = Command::Set { key: key(), value: value(), dir, ttl, refresh };
+    let update = Command::Update { key: key(), value: value(), ttl, refresh };
+    let create = Command::Create { key: key(), value: value(), dir, ttl, refresh };
+    for (query, expected) in [
+        ("", &set),
+        ("prevIndex=0", &set),
+        ("prevExist=true", &update),
+        ("prevExist=true&prevIndex=0", &update),
+        ("prevExist=false", &create),
+        ("prevExist=false&prevIndex=5&prevValue=x", &create),
+        ("prevIndex=5", &swap(compare("", 5))),
+        ("prevValue=x", &swap(compare("x", 0))),
+        ("prevExist=true&prevIndex=5&prevValue=x", &swap(compare("x", 5))),
+    ] {
+        assert_eq!(command_of(Put, query, "value=v"), *expected, "{query}");
+    }
+}
+
+#[test]
+fn post_and_delete() {
+    let in_order = Command::CreateInOrder { key: key(), value: "v".into(), dir: true, ttl: Some(5000) };
+    assert_eq!(command_of(Post, "prevExist=true&prevIndex=3&dir=true", "value=v&ttl=5"), in_order);
+    let compare = Compare { prev_value: Bytes::new(), prev_index: 3 };
+    let delete = |dir, recursive| Command::Delete { key: key(), dir, recursive };
+    assert_eq!(command_of(Delete, "dir=true&prevExist=false", ""), delete(true, false));
+    assert_eq!(command_of(Delete, "recursive=true&prevIndex=0", ""), delete(false, true));
+    let compare_and_delete = Command::CompareAndDelete { key: key(), compare };
+    assert_eq!(command_of(Delete, "recursive=true&prevIndex=3", ""), compare_and_delete);
+}
+
+#[test]
+fn the_form_wins_and_the_first_counts() {
+    let set = |value: &'static str, ttl| Command::Set { key: key(), value: value.into(), dir: false, ttl, refresh: false };
+    assert_eq!(command_of(Put, "value=query&ttl=1", "value=form&value=second"), set("form", Some(1000)));
+    assert_eq!(command_of(Put, "value=query&value=second", ""), set("query", None));
+    assert_eq!(command_of(Put, "ttl=5", "ttl="), set("", None));
+    assert_eq!(command_of(Put, "ttl=0", ""), set("", Some(0)));
+    assert_eq!(command_of(Put, "ttl=18446744073709551615", ""), set("", Some(MAX_TTL_SECONDS * 1000)));
+}
+
+#[test]
+fn no_value_on_success_is_for_writes_that_have_one() {
+    for (method, expected) in [(Put, true), (Post, true), (Delete, false)] {
+        match read(method, "noValueOnSuccess=true", "").unwrap() {
+            KeysRequest::Write { no_value_on_success, .. } => assert_eq!(no_value_on_success, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn large_values_share_the_memory_of_the_form() {
+    let form = Bytes::from(format!("value={}", "x".repeat(100_000)));
+    let Ok(KeysRequest::Write { command: Command::Set { value, .. }, .. }) = parse(Put, key(), "", &form) else {
+        panic!("not a set");
+    };
+    assert!(form.as_ptr_range().contains(&value.as_ptr()));
+    assert_eq!(value, form.slice(6..));
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_sent(query in ".{0,80}", form in proptest::collection::vec(any::<u8>(), 0..80), method in 0..5usize) {
+        _ = parse(ALL[method], key(), &query, &Bytes::from(form));
+    }
+
+    #[test]
+    fn known_names_with_any_value(
+        name in "prevIndex|waitIndex|recursive|wait|dir|quorum|prevValue|ttl|prevExist|refresh|value",
+        value in "[ -~]{0,20}|[0-9]{1,25}",
+        method in 0..5usize,
+    ) {
+        _ = read(ALL[method], &format!("{name}={value}"), "");
+    }
+}
