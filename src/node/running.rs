@@ -118,7 +118,7 @@ impl Node {
             let serve_config = http::ServeConfig {
                 max_body_bytes: config.max_request_bytes,
                 cors: config.cors.clone(),
-                drain: DRAIN,
+                shutdown_grace: DRAIN,
                 ..http::ServeConfig::default()
             };
             let mut stopped = stopped.clone();
