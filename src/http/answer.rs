@@ -6,7 +6,9 @@ use super::render;
 use super::route::Refusal;
 use crate::store::{ErrorCode, StoreError};
 use bytes::Bytes;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{Method, Response, StatusCode};
 
 /// An answer on its way out.
@@ -126,7 +128,11 @@ fn moved<W>(location: &str, method: &Method) -> Answer<W> {
     let mut answer = if *method == Method::GET || *method == Method::HEAD {
         let html = format!("<a href=\"{}\">Moved Permanently</a>.\n\n", escape_html(location));
         let body = if *method == Method::GET { Bytes::from(html) } else { Bytes::new() };
-        answer(StatusCode::MOVED_PERMANENTLY, HeaderValue::from_static("text/html; charset=utf-8"), Kind::Full(body))
+        answer(
+            StatusCode::MOVED_PERMANENTLY,
+            HeaderValue::from_static("text/html; charset=utf-8"),
+            Kind::Full(body),
+        )
     } else {
         let mut answer = Response::new(Kind::Full(Bytes::new()));
         *answer.status_mut() = StatusCode::MOVED_PERMANENTLY;

@@ -46,7 +46,9 @@ async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, BodyError> {
             continue;
         }
         if rest.is_empty() {
-            rest.reserve((body.size_hint().lower() as usize).saturating_add(first.len() + data.len()).min(limit));
+            rest.reserve(
+                (body.size_hint().lower() as usize).saturating_add(first.len() + data.len()).min(limit),
+            );
             rest.extend_from_slice(&std::mem::take(&mut first));
         }
         rest.extend_from_slice(&data);

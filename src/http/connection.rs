@@ -100,13 +100,19 @@ impl<S> TimedStream<S> {
     }
 
     /// Passes on the outcome of a write, unless it has been pending for too long.
-    fn poll_writer<T>(&mut self, outcome: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+    fn poll_writer<T>(
+        &mut self,
+        outcome: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.write_timer = None;
             return outcome;
         }
         let limit = self.limits.write_stall;
-        let timer = self.write_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
+        let timer = self
+            .write_timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
         timer.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -179,7 +185,11 @@ mod tests {
     #[tokio::test]
     async fn a_head_that_trickles_in_is_cut_off() {
         let (mut client, _phase, mut server) = pair();
-        let trickle = tokio::spawn(async move { while client.write_all(b"x").await.is_ok() { tokio::time::sleep(LIMITS.header / 4).await } });
+        let trickle = tokio::spawn(async move {
+            while client.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(LIMITS.header / 4).await
+            }
+        });
         let started = Instant::now();
         let error = loop {
             if let Err(error) = server.read_u8().await {

@@ -41,7 +41,9 @@ pub(crate) async fn new_token<B: Backend>(app: &App<B>, request: Request<Incomin
 /// Stores a new token with its size.
 async fn create<B: Backend>(app: &App<B>, size: u32) -> Result<String, String> {
     let mut random = [0; 16];
-    rand::rngs::SysRng.try_fill_bytes(&mut random).map_err(|error| format!("no random numbers: {error}\n"))?;
+    rand::rngs::SysRng
+        .try_fill_bytes(&mut random)
+        .map_err(|error| format!("no random numbers: {error}\n"))?;
     let token = format!("{:032x}", u128::from_be_bytes(random));
     let command = Command::Create {
         key: Key::parse(format!("{REGISTRY}{token}/_config/size").as_bytes()),

@@ -60,7 +60,9 @@ fn unescape(text: &[u8]) -> Result<Cow<'_, [u8]>, FormError> {
         match first {
             b'+' => decoded.push(b' '),
             b'%' => {
-                decoded.push(hex_pair(tail).ok_or_else(|| FormError::Escape(quote(&rest[..rest.len().min(3)])))?);
+                decoded.push(
+                    hex_pair(tail).ok_or_else(|| FormError::Escape(quote(&rest[..rest.len().min(3)])))?,
+                );
                 rest = &tail[2..];
                 continue;
             }

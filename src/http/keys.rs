@@ -162,7 +162,8 @@ async fn write<B: Backend>(app: &App<B>, command: Command, no_value_on_success: 
     app.stats.count(operation, outcome.is_ok());
     match outcome {
         Ok(Written { event, raft_index, raft_term }) => {
-            let creates = event.action == Action::Create || (event.action == Action::Set && event.prev_node.is_none());
+            let creates =
+                event.action == Action::Create || (event.action == Action::Set && event.prev_node.is_none());
             let status = if creates { StatusCode::CREATED } else { StatusCode::OK };
             let without_nodes = no_value_on_success && !event.action.removes();
             let body = render::event(&event, &app.backend.clock(), without_nodes);

@@ -18,8 +18,11 @@ use std::time::SystemTime;
 /// The version of etcd is the last one whose only API is this one: clients that choose their protocol by it (a server
 /// from 3.1 on is asked for the gRPC API) choose right. What runs is in a field of its own, which others ignore.
 pub(crate) fn version<W>() -> Answer<W> {
-    const VERSION: &str =
-        concat!(r#"{"etcdserver":"2.3.8","etcdcluster":"2.3.0","quorate":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
+    const VERSION: &str = concat!(
+        r#"{"etcdserver":"2.3.8","etcdcluster":"2.3.0","quorate":""#,
+        env!("CARGO_PKG_VERSION"),
+        r#""}"#
+    );
     answer::json(StatusCode::OK, VERSION.into())
 }
 
@@ -68,7 +71,8 @@ pub(crate) fn stats_leader<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
 /// `/debug/vars`.
 pub(crate) fn debug_vars<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
     let status = app.backend.status();
-    let command_line: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let command_line: Vec<String> =
+        std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let mut out = BytesMut::from(&b"{\n\"cmdline\": "[..]);
     json::strings(&mut out, &command_line);
     _ = write!(
@@ -96,7 +100,12 @@ pub(crate) fn metrics<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
     for (name, kind, help, value) in [
         ("etcd_server_has_leader", "gauge", "Whether a leader is known.", u64::from(status.leader != 0)),
         ("etcd_server_is_leader", "gauge", "Whether this member leads.", u64::from(is_leader)),
-        ("etcd_server_proposals_committed_total", "gauge", "Highest log position known to be committed.", status.commit),
+        (
+            "etcd_server_proposals_committed_total",
+            "gauge",
+            "Highest log position known to be committed.",
+            status.commit,
+        ),
         ("etcd_server_proposals_applied_total", "gauge", "Highest log position applied.", status.applied),
         ("etcd_debugging_store_expires_total", "counter", "Keys that expired.", status.expired),
         ("etcd_debugging_store_watch_requests_total", "counter", "Waits that clients began.", watch_requests),
@@ -105,8 +114,18 @@ pub(crate) fn metrics<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
         ("quorate_store_index", "gauge", "X-Etcd-Index.", view.store.index()),
         ("quorate_store_nodes", "gauge", "Keys and directories.", view.store.node_count() as u64),
         ("quorate_store_bytes", "gauge", "Bytes of all keys and values.", view.store.byte_count()),
-        ("quorate_store_ttl_nodes", "gauge", "Keys and directories that will expire.", view.store.ttl_count() as u64),
-        ("quorate_history_events", "gauge", "Past events that a wait can begin at.", view.store.history().len() as u64),
+        (
+            "quorate_store_ttl_nodes",
+            "gauge",
+            "Keys and directories that will expire.",
+            view.store.ttl_count() as u64,
+        ),
+        (
+            "quorate_history_events",
+            "gauge",
+            "Past events that a wait can begin at.",
+            view.store.history().len() as u64,
+        ),
         ("quorate_client_connections", "gauge", "Open connections of clients.", app.stats.connections()),
     ] {
         _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");

@@ -45,8 +45,8 @@ pub use server::{ServeConfig, serve};
 use answer::Answer;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, HeaderValue,
-    ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap,
+    HeaderValue, ORIGIN, VARY,
 };
 use hyper::{Method, Request};
 use route::Route;
@@ -122,7 +122,10 @@ impl<B: Backend> App<B> {
         if allowed.iter().any(|allowed| allowed == "*") {
             return Some(HeaderValue::from_static("*"));
         }
-        headers.get(ORIGIN).filter(|origin| allowed.iter().any(|allowed| origin == &allowed.as_str())).cloned()
+        headers
+            .get(ORIGIN)
+            .filter(|origin| allowed.iter().any(|allowed| origin == &allowed.as_str()))
+            .cloned()
     }
 }
 

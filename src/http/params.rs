@@ -50,7 +50,12 @@ pub(crate) enum KeysMethod {
 
 /// Reads a request. `form` is the body of a `PUT` or `POST`, empty if it was not a form; where a name stands in both,
 /// the form wins.
-pub(crate) fn parse(method: KeysMethod, key: Key, query: &str, form: &Bytes) -> Result<KeysRequest, StoreError> {
+pub(crate) fn parse(
+    method: KeysMethod,
+    key: Key,
+    query: &str,
+    form: &Bytes,
+) -> Result<KeysRequest, StoreError> {
     let fields = Fields::read(query.as_bytes(), form).map_err(|error| invalid_form(&error))?;
     let options = Options::check(method, &fields)?;
     Ok(match method {
@@ -102,7 +107,9 @@ fn detached(text: Option<Cow<'_, [u8]>>, form: &Bytes) -> Bytes {
     match text {
         None => Bytes::new(),
         Some(Cow::Owned(owned)) => owned.into(),
-        Some(Cow::Borrowed(slice)) if slice.len() >= SHARED_MIN && form.as_ptr_range().contains(&slice.as_ptr()) => {
+        Some(Cow::Borrowed(slice))
+            if slice.len() >= SHARED_MIN && form.as_ptr_range().contains(&slice.as_ptr()) =>
+        {
             form.slice_ref(slice)
         }
         Some(Cow::Borrowed(slice)) => Bytes::copy_from_slice(slice),

@@ -48,7 +48,8 @@ fn invalid_parameters() {
     ] {
         for method in ALL {
             let error = read(method, query, "").expect_err(query);
-            let found = (error.code.number(), String::from_utf8_lossy(&error.cause).into_owned(), error.index);
+            let found =
+                (error.code.number(), String::from_utf8_lossy(&error.cause).into_owned(), error.index);
             assert_eq!(found, (code, cause.to_owned(), 0), "{query}");
         }
     }
@@ -57,8 +58,19 @@ fn invalid_parameters() {
 #[test]
 fn the_first_check_that_fails_is_reported() {
     let in_order = [
-        "prevIndex=x", "waitIndex=x", "recursive=x", "sorted=x", "wait=x", "dir=x", "quorum=x", "stream=x", "prevValue=",
-        "noValueOnSuccess=x", "ttl=x", "prevExist=x", "refresh=x",
+        "prevIndex=x",
+        "waitIndex=x",
+        "recursive=x",
+        "sorted=x",
+        "wait=x",
+        "dir=x",
+        "quorum=x",
+        "stream=x",
+        "prevValue=",
+        "noValueOnSuccess=x",
+        "ttl=x",
+        "prevExist=x",
+        "refresh=x",
     ];
     for (at, first) in in_order.iter().enumerate() {
         let mut all = in_order[at..].to_vec();
@@ -91,7 +103,9 @@ fn reads_are_linearizable_unless_they_ask_not_to_be() {
         ("consistent=false", Consistency::Linearizable),
     ] {
         match read(Get, query, "").unwrap() {
-            KeysRequest::Read { consistency, recursive: false, .. } => assert_eq!(consistency, expected, "{query}"),
+            KeysRequest::Read { consistency, recursive: false, .. } => {
+                assert_eq!(consistency, expected, "{query}")
+            }
             other => panic!("{query}: {other:?}"),
         }
     }
@@ -101,7 +115,8 @@ fn reads_are_linearizable_unless_they_ask_not_to_be() {
 #[test]
 fn put_decides_by_its_conditions() {
     let value = || Bytes::from_static(b"v");
-    let compare = |prev_value: &'static str, prev_index| Compare { prev_value: prev_value.into(), prev_index };
+    let compare =
+        |prev_value: &'static str, prev_index| Compare { prev_value: prev_value.into(), prev_index };
     let (ttl, refresh, dir) = (None, false, false);
     let swap = |compare| Command::CompareAndSwap { key: key(), compare, value: value(), ttl, refresh };
     let set = Command::Set { key: key(), value: value(), dir, ttl, refresh };
@@ -136,7 +151,13 @@ fn post_and_delete() {
 
 #[test]
 fn the_form_wins_and_the_first_counts() {
-    let set = |value: &'static str, ttl| Command::Set { key: key(), value: value.into(), dir: false, ttl, refresh: false };
+    let set = |value: &'static str, ttl| Command::Set {
+        key: key(),
+        value: value.into(),
+        dir: false,
+        ttl,
+        refresh: false,
+    };
     assert_eq!(command_of(Put, "value=query&ttl=1", "value=form&value=second"), set("form", Some(1000)));
     assert_eq!(command_of(Put, "value=query&value=second", ""), set("query", None));
     assert_eq!(command_of(Put, "ttl=5", "ttl="), set("", None));
@@ -157,7 +178,8 @@ fn no_value_on_success_is_for_writes_that_have_one() {
 #[test]
 fn large_values_share_the_memory_of_the_form() {
     let form = Bytes::from(format!("value={}", "x".repeat(100_000)));
-    let Ok(KeysRequest::Write { command: Command::Set { value, .. }, .. }) = parse(Put, key(), "", &form) else {
+    let Ok(KeysRequest::Write { command: Command::Set { value, .. }, .. }) = parse(Put, key(), "", &form)
+    else {
         panic!("not a set");
     };
     assert!(form.as_ptr_range().contains(&value.as_ptr()));

@@ -81,7 +81,8 @@ pub(crate) fn event(event: &Event, clock: &ClockReading, without_nodes: bool) ->
 /// About as many bytes as an event takes, so that writing it seldom has to grow the buffer.
 fn size_hint(event: &Event) -> usize {
     const AROUND_NODE: usize = 160;
-    let node = |node: &Node| AROUND_NODE + node.key.as_bytes().len() + node.value.as_ref().map_or(0, Bytes::len);
+    let node =
+        |node: &Node| AROUND_NODE + node.key.as_bytes().len() + node.value.as_ref().map_or(0, Bytes::len);
     node(&event.node) + event.prev_node.as_ref().map_or(0, node)
 }
 
@@ -155,8 +156,12 @@ impl Moment {
         let ClockReading { cluster, wall } = self.clock;
         let ahead = Duration::from_millis(deadline.0.saturating_sub(cluster.0));
         let behind = Duration::from_millis(cluster.0.saturating_sub(deadline.0));
-        let far_future = || SystemTime::UNIX_EPOCH + Duration::from_millis(super::params::MAX_TTL_SECONDS * 1000);
-        wall.checked_add(ahead).unwrap_or_else(far_future).checked_sub(behind).unwrap_or(SystemTime::UNIX_EPOCH)
+        let far_future =
+            || SystemTime::UNIX_EPOCH + Duration::from_millis(super::params::MAX_TTL_SECONDS * 1000);
+        wall.checked_add(ahead)
+            .unwrap_or_else(far_future)
+            .checked_sub(behind)
+            .unwrap_or(SystemTime::UNIX_EPOCH)
     }
 }
 

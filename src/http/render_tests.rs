@@ -49,7 +49,7 @@ fn ttl_and_expiration() {
         (1_000_000, r#""expiration":"2026-11-22T05:59:26.75Z""#),
         (999_001, r#""expiration":"2026-11-22T05:59:25.751Z""#),
         (998_500, r#""expiration":"2026-11-22T05:59:25.25Z","ttl":-1"#),
-        (u64::MAX, r#""expiration":"9892-03-05T03:33:20Z","ttl":18446744073708552"#),
+        (u64::MAX, r#""expiration":"9999-12-31T23:59:59.999999999Z","ttl":18446744073708552"#),
     ] {
         let node = Node { deadline: Some(ClusterTime(deadline)), ..file("/t", "", 5, 5) };
         let expected = format!(r#"{{"key":"/t","value":"",{expected},"modifiedIndex":5,"createdIndex":5}}"#);

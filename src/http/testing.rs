@@ -1,9 +1,12 @@
 //! A member without a cluster, for tests of this layer: the real store behind a lock, no log, no peers.
 
 use super::backend::{
-    Backend, BackendError, ClockReading, Consistency, Member, Notice, Status, View, Watch, WatchItem, WatchRequest, Written,
+    Backend, BackendError, ClockReading, Consistency, Member, Notice, Status, View, Watch, WatchItem,
+    WatchRequest, Written,
 };
-use crate::store::{ClusterTime, Command, ErrorCode, HistoryLimits, Outcome, Store, StoreError, WatcherHub, WatcherId};
+use crate::store::{
+    ClusterTime, Command, ErrorCode, HistoryLimits, Outcome, Store, StoreError, WatcherHub, WatcherId,
+};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};

@@ -71,12 +71,15 @@ impl<W: Watch> WatchBody<W> {
     fn last_line(&self, item: &WatchItem) -> Bytes {
         let (code, cause, index) = match *item {
             WatchItem::Lagged { delivered } => {
-                let cause = format!("the watcher did not keep up; the last event delivered has index {delivered}");
+                let cause =
+                    format!("the watcher did not keep up; the last event delivered has index {delivered}");
                 (ErrorCode::EventIndexCleared, cause, delivered)
             }
             WatchItem::Cleared | WatchItem::Event(_) => {
                 let delivered = self.delivered;
-                let cause = format!("events were skipped by a snapshot; nothing after index {delivered} was delivered");
+                let cause = format!(
+                    "events were skipped by a snapshot; nothing after index {delivered} was delivered"
+                );
                 (ErrorCode::WatcherCleared, cause, delivered)
             }
         };
@@ -86,7 +89,10 @@ impl<W: Watch> WatchBody<W> {
 
 impl<W> fmt::Debug for WatchBody<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WatchBody").field("stream", &self.stream).field("delivered", &self.delivered).finish_non_exhaustive()
+        f.debug_struct("WatchBody")
+            .field("stream", &self.stream)
+            .field("delivered", &self.delivered)
+            .finish_non_exhaustive()
     }
 }
 
