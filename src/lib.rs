@@ -1,4 +1,17 @@
 //! Quorate: a Raft-replicated key-value store for coordination that speaks the etcd v2 HTTP API.
+//!
+//! A cluster's machines use it to find each other, to announce themselves with keys that expire, and to wait for
+//! changes. The binaries `quorate` (the server) and `etcdctl` are thin shells around this crate; a program can also
+//! run a member inside itself:
+//!
+//! - [`Node`] starts and stops a member, on a tokio runtime that the caller owns; its example is a whole program.
+//! - [`Handle`] makes requests of it: with [`Handle::set`], [`Handle::get`], [`Handle::watch_all`] in simple cases, and as a
+//!   [`Backend`] with every operation of the API.
+//! - [`Config`] says how it runs; [`Config::default`] is a member alone on loopback.
+//! - [`Client`](client::Client) talks to any member, or any etcd, over HTTP.
+//!
+//! The modules below are the parts of a member, `store` and `replica` at the core of it; they are documented for those
+//! who work on them, and may change from release to release.
 
 pub mod client;
 pub mod ctl;
@@ -9,6 +22,11 @@ pub mod replica;
 pub mod storage;
 pub mod store;
 pub mod transport;
+
+pub use http::backend::{Backend, BackendError, Consistency, Watch, WatchItem, WatchRequest};
+pub use node::config::Config;
+pub use node::{Handle, Node, NodeWatch, StartError};
+pub use store::{Action, Command, Event, Key, StoreError};
 
 /// The types that `proto/*.proto` define.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

@@ -157,20 +157,26 @@ pub(super) fn checkpoint_in_background(
     let work = move || {
         let at = state.applied;
         let begun = Instant::now();
-        match checkpoints.save(at, state.into_records()) {
-            Ok(()) => {
+        // sled panics where others return an error (PAINS D7.9); the checkpoint's directory is worthless then anyway.
+        let save = std::panic::AssertUnwindSafe(|| checkpoints.save(at, state.into_records()));
+        let outcome = match std::panic::catch_unwind(save) {
+            Ok(Ok(())) => {
                 stats.checkpoints.fetch_add(1, Ordering::Relaxed);
                 let took_ms = begun.elapsed().as_millis() as u64;
                 tracing::info!(index = at.index, took_ms, "wrote a checkpoint");
-                let upto = checkpoints.oldest_kept().unwrap_or_default();
-                let _ = driver.send(DriverInput::Checkpointed { upto });
+                DriverInput::Checkpointed { upto: checkpoints.oldest_kept().unwrap_or_default() }
             }
-            Err(error) => {
-                // The log still holds everything: the next attempt may do better.
+            // The log still holds everything: the next attempt may do better.
+            Ok(Err(error)) => {
                 tracing::error!(%error, "could not write a checkpoint; the log is kept instead");
-                let _ = driver.send(DriverInput::CheckpointFailed);
+                DriverInput::CheckpointFailed
             }
-        }
+            Err(_) => {
+                tracing::error!("writing a checkpoint panicked; the log is kept instead");
+                DriverInput::CheckpointFailed
+            }
+        };
+        let _ = driver.send(outcome);
     };
     if let Err(error) = std::thread::Builder::new().name("checkpoint".into()).spawn(work) {
         tracing::error!(%error, "could not start a thread for a checkpoint");

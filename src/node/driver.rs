@@ -215,8 +215,9 @@ impl Driver {
         }
         for write in effects.writes {
             self.checkpoint.bytes_since += write.entries.iter().map(|e| e.data.len() as u64 + 64).sum::<u64>();
-            // A closed channel: the log's thread has told why in an input that is on its way.
-            let _ = self.links.disk.send(DiskJob::Write(write));
+            if self.links.disk.send(DiskJob::Write(write)).is_err() {
+                return Err(self.why_the_log_ended());
+            }
         }
         self.links.clock.set(self.replica.cluster_time(now), now);
         let expired = effects.events.iter().filter(|o| o.event.action == Action::Expire).count();
@@ -251,6 +252,15 @@ impl Driver {
         }
         self.maybe_checkpoint();
         Ok(())
+    }
+
+    /// The log's thread says why it ends before it does; if it did not, it panicked.
+    fn why_the_log_ended(&self) -> String {
+        let said = self.links.inputs.try_iter().find_map(|input| match input {
+            DriverInput::Fatal(error) => Some(error),
+            _ => None,
+        });
+        said.unwrap_or_else(|| "the log's thread panicked; its message is in this log".into())
     }
 
     fn publish(&mut self) {

@@ -172,7 +172,10 @@ impl Node {
     pub async fn ended(&self) -> Result<(), String> {
         let mut ended = self.ended.clone();
         let ended = ended.wait_for(Option::is_some).await;
-        ended.map_or(Ok(()), |result| result.clone().unwrap_or(Ok(())))
+        match ended {
+            Ok(result) => result.clone().unwrap_or(Ok(())),
+            Err(_) => Err("the core panicked; its message is in this log".into()),
+        }
     }
 
     /// Stops the member: hands leadership over, ends requests in flight and watches, and closes its files.

@@ -19,7 +19,9 @@ pub fn serve(config: Config) -> ExitCode {
 
 /// Logs go to standard error, as a daemon's do.
 pub(super) fn init_log(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_new(level).unwrap_or_else(|_| "info".into());
+    // raft-engine tells at every start how long it took.
+    let directives = format!("raft_engine=warn,{level}");
+    let filter = tracing_subscriber::EnvFilter::try_new(directives).unwrap_or_else(|_| "info".into());
     let ansi = std::io::stderr().is_terminal();
     // A program that embeds a member may have set up its own.
     let _ = tracing_subscriber::fmt()

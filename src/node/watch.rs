@@ -51,11 +51,6 @@ impl Watches {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many watchers are live.
-    pub(super) fn count(&self) -> usize {
-        self.live().slots.len()
-    }
-
     /// Tells live watchers what was applied. The state that holds it must be published already.
     pub(super) fn deliver(&self, outcomes: &[Outcome], clock: ClockReading) {
         let live = &mut *self.live();

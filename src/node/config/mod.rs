@@ -149,6 +149,20 @@ pub struct ConfigError(String);
 const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(50);
 
 impl Config {
+    /// Listens at these two `host:port`s, for clients and for other members, and is found there.
+    ///
+    /// # Errors
+    /// One of them is not a `host:port`.
+    pub fn set_addresses(&mut self, client: &str, peer: &str) -> Result<(), UrlError> {
+        let client: HttpUrl = format!("http://{client}").parse()?;
+        let peer: HttpUrl = format!("http://{peer}").parse()?;
+        self.listen_client_urls = vec![client.clone()];
+        self.advertise_client_urls = vec![client];
+        self.listen_peer_urls = vec![peer.clone()];
+        self.initial_advertise_peer_urls = vec![peer];
+        Ok(())
+    }
+
     /// The data directory: as configured, or `<name>.etcd`.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
