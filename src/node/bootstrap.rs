@@ -53,21 +53,37 @@ fn refuse_other_member(
     if identity.name != config.name {
         return Err(StartError::OtherMember { path, found: identity.name.clone(), name: config.name.clone() });
     }
-    let here = dir.note(ORIGIN_NOTE)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let asked = origin(bootstrap);
-    match (here, asked) {
-        (Some(here), Some(asked)) if here != asked => Err(StartError::OtherCluster { path, found: here, asked }),
-        _ => Ok(()),
+    // A member that is started with nothing but its name and data directory goes on with whatever it is.
+    if matches!(bootstrap, Bootstrap::Single { .. }) {
+        return Ok(());
     }
+    let found = dir.note(ORIGIN_NOTE)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let asked = origin(bootstrap);
+    if let Some(found) = found.filter(|found| *found != asked) {
+        return Err(StartError::OtherCluster { path, found, asked });
+    }
+    if let Bootstrap::Static { members, token, state: ClusterState::New } = bootstrap
+        && found_cluster_id(members, token) != identity.cluster_id
+    {
+        // Not an error: members come and go, and units are brought up to date.
+        tracing::warn!(
+            "-initial-cluster names other members than those that this member's cluster was founded with; it is ignored"
+        );
+    }
+    Ok(())
 }
 
-/// What the cluster is founded from, as far as the configuration says; a member that is started with nothing but its
-/// name and data directory goes on with whatever it is.
-fn origin(bootstrap: &Bootstrap) -> Option<String> {
+fn found_cluster_id(members: &[InitialMember], token: &str) -> u64 {
+    let ids: Vec<u64> = members.iter().map(|m| ids::member_id(&plain(m).1, token)).collect();
+    ids::cluster_id(&ids)
+}
+
+/// What a cluster is founded from.
+fn origin(bootstrap: &Bootstrap) -> String {
     match bootstrap {
-        Bootstrap::Single { .. } => None,
-        Bootstrap::Static { token, .. } => Some(format!("-initial-cluster-token {token}")),
-        Bootstrap::Discovery { url } => Some(format!("-discovery {url}")),
+        Bootstrap::Single { .. } => "a single member".into(),
+        Bootstrap::Static { token, .. } => format!("-initial-cluster-token {token}"),
+        Bootstrap::Discovery { url } => format!("-discovery {url}"),
     }
 }
 
@@ -127,9 +143,7 @@ async fn found(
         name: config.name.clone(),
         peer_urls: own_urls,
     };
-    if let Some(origin) = origin(bootstrap) {
-        dir.save_note(ORIGIN_NOTE, origin.as_bytes())?;
-    }
+    dir.save_note(ORIGIN_NOTE, origin(bootstrap).as_bytes())?;
     let state = State::founding(cluster_id, founders, limits);
     let storage = write_founding(dir, &state)?;
     dir.create_identity(&identity)?;
