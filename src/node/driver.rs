@@ -219,7 +219,7 @@ impl Driver {
                 return Err(self.why_the_log_ended());
             }
         }
-        self.links.clock.set(self.replica.cluster_time(now), now);
+        self.links.clock.set_offset(self.replica.clock_offset_micros());
         let expired = effects.events.iter().filter(|o| o.event.action == Action::Expire).count();
         self.note_standing(expired as u64);
         if effects.publish {
