@@ -60,7 +60,8 @@ fn named(text: &str) -> BTreeSet<String> {
         for rest in line.split("crate::").skip(1) {
             let list = rest.strip_prefix('{').unwrap_or(rest);
             for name in list.split(&[',', '}'][..]).take(if rest.starts_with('{') { usize::MAX } else { 1 }) {
-                let name: String = name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let name: String =
+                    name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
                 if MAY_USE.iter().any(|(module, _)| *module == name) || name == "proto" {
                     found.insert(name);
                 }
@@ -88,7 +89,10 @@ fn dependencies_point_one_way() {
 #[test]
 fn the_check_sees_what_it_is_to_see() {
     assert_eq!(named("use crate::node::Handle;"), BTreeSet::from(["node".to_owned()]));
-    assert_eq!(named("use crate::{http, store::Key};"), BTreeSet::from(["http".to_owned(), "store".to_owned()]));
+    assert_eq!(
+        named("use crate::{http, store::Key};"),
+        BTreeSet::from(["http".to_owned(), "store".to_owned()])
+    );
     assert!(named("// crate::node\nuse std::fmt;").is_empty());
     assert!(MAY_USE.iter().filter(|(module, _)| !files(module).is_empty()).count() >= 9);
 }
@@ -96,8 +100,12 @@ fn the_check_sees_what_it_is_to_see() {
 #[test]
 fn files_are_short_enough_to_be_held_in_the_head() {
     /// Tables, mostly: they may shrink, not grow.
-    const LONGER: &[(&str, usize)] =
-        &[("node/config/rows.rs", 440), ("storage/log.rs", 410), ("transport/peer.rs", 430), ("node/driver.rs", 420)];
+    const LONGER: &[(&str, usize)] = &[
+        ("node/config/rows.rs", 440),
+        ("storage/log.rs", 410),
+        ("transport/peer.rs", 430),
+        ("node/driver.rs", 420),
+    ];
     let mut found = Vec::new();
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     sources(&src, &mut found);

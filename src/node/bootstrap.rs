@@ -27,7 +27,11 @@ pub(super) struct Member {
 }
 
 /// Opens what is there, or founds what is not.
-pub(super) async fn open(config: &Config, bootstrap: &Bootstrap, dir: &DataDir) -> Result<Member, StartError> {
+pub(super) async fn open(
+    config: &Config,
+    bootstrap: &Bootstrap,
+    dir: &DataDir,
+) -> Result<Member, StartError> {
     let limits = limits(config);
     match dir.identity()? {
         Some(identity) => {
@@ -51,7 +55,11 @@ fn refuse_other_member(
 ) -> Result<(), StartError> {
     let path = config.data_dir().display().to_string();
     if identity.name != config.name {
-        return Err(StartError::OtherMember { path, found: identity.name.clone(), name: config.name.clone() });
+        return Err(StartError::OtherMember {
+            path,
+            found: identity.name.clone(),
+            name: config.name.clone(),
+        });
     }
     // A member that is started with nothing but its name and data directory goes on with whatever it is.
     if matches!(bootstrap, Bootstrap::Single { .. }) {
@@ -96,8 +104,9 @@ fn resume(dir: &DataDir, identity: Identity, limits: HistoryLimits) -> Result<Me
     let Some((at, records)) = found.checkpoint else {
         return Err(StartError::Damaged("there is an identity but no checkpoint".into()));
     };
-    let state = State::from_records(&records, limits)
-        .map_err(|what| StartError::Damaged(format!("the checkpoint at {} cannot be used: {what}", at.index)))?;
+    let state = State::from_records(&records, limits).map_err(|what| {
+        StartError::Damaged(format!("the checkpoint at {} cannot be used: {what}", at.index))
+    })?;
     let recovered = Recovered {
         state,
         base: found.base,
