@@ -131,7 +131,7 @@ mod tests {
     fn each_source_wins_over_those_below_it() {
         let flags = [["--endpoints", "a"], ["--endpoint", "c"], ["--peers", "e"]];
         let env = [("ETCDCTL_ENDPOINTS", "b"), ("ETCDCTL_ENDPOINT", "d"), ("ETCDCTL_PEERS", "f")];
-        for from in 0..=6 {
+        for from in 0..=6_usize {
             let flags = flags[usize::min(from.div_ceil(2), 3)..].concat();
             let expected = ["a", "b", "c", "d", "e", "f"].get(from);
             let got = chosen(&flags, &env[from / 2..]);

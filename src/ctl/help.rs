@@ -19,12 +19,7 @@ pub(super) fn app() -> String {
          VERSION:\n   {}\n",
         env!("CARGO_PKG_VERSION")
     );
-    commands(&mut text, COMMANDS);
-    text.truncate(text.len() - 1);
-    columns(
-        &mut text,
-        &[("help, h".to_owned(), "Shows a list of commands or help for one command".to_owned())],
-    );
+    commands(&mut text, COMMANDS, &[("help, h", "Shows a list of commands or help for one command")]);
     text.push_str("\nGLOBAL OPTIONS:\n");
     flags(&mut text, GLOBAL_FLAGS);
     text
@@ -36,7 +31,7 @@ pub(super) fn command(parent: &str, spec: &Spec) -> String {
     let mut text = format!("NAME:\n   etcdctl {name} - {}\n\nUSAGE:\n   etcdctl {name}", spec.about);
     if let Action::Group(subcommands) = spec.action {
         text.push_str(" command [command options] [arguments...]\n");
-        commands(&mut text, subcommands);
+        commands(&mut text, subcommands, &[]);
         return text;
     }
     if !spec.flags.is_empty() {
@@ -53,11 +48,11 @@ pub(super) fn command(parent: &str, spec: &Spec) -> String {
     text
 }
 
-fn commands(text: &mut String, specs: &[Spec]) {
+fn commands(text: &mut String, specs: &[Spec], more: &[(&str, &str)]) {
     text.push_str("\nCOMMANDS:\n");
-    let rows: Vec<_> = specs.iter().map(|spec| (spec.name.to_owned(), spec.about.to_owned())).collect();
+    let rows = specs.iter().map(|spec| (spec.name, spec.about)).chain(more.iter().copied());
+    let rows: Vec<_> = rows.map(|(name, about)| (name.to_owned(), about.to_owned())).collect();
     columns(text, &rows);
-    text.push('\n');
 }
 
 fn flags(text: &mut String, flags: &[Flag]) {
