@@ -126,14 +126,14 @@ fn accepted(answer: &Answer) -> Result<(), Error> {
     if answer.status.is_success() { Ok(()) } else { Err(refused(answer)) }
 }
 
-/// These endpoints explain themselves as `{"message": "..."}`.
+/// These endpoints explain themselves as `{"message": "..."}`; what answers otherwise does not know them.
 fn refused(answer: &Answer) -> Error {
     #[derive(Deserialize)]
     struct Message {
         message: String,
     }
-    match serde_json::from_slice::<Message>(&answer.body) {
-        Ok(Message { message }) => Error::Refused { status: answer.status.as_u16(), message },
-        Err(error) => answer.invalid(&error),
-    }
+    let status = answer.status.as_u16();
+    let message = serde_json::from_slice::<Message>(&answer.body)
+        .map_or_else(|_| format!("unexpected status code {status}"), |said| said.message);
+    Error::Refused { status, message }
 }

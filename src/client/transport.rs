@@ -188,6 +188,10 @@ impl Transport {
         let mut url = target(endpoint, request);
         let name = name_of(endpoint);
         for _ in 0..=MAX_REDIRECTS {
+            if let Some(trace) = &self.trace {
+                let body = request.body.as_ref().map(|(_, text)| text.as_str());
+                trace(&Outgoing { method: request.method.as_str(), url: url.as_str(), body });
+            }
             let answer = match self.send(&name, &url, request).await? {
                 Ok(answer) => answer,
                 Err(failure) => return Ok(Err(failure)),
@@ -207,7 +211,7 @@ impl Transport {
         Ok(Err(EndpointError { endpoint: name, kind: FailureKind::Status(307), text }))
     }
 
-    /// Asks this one endpoint, whatever the status that it answers, within the timeout for one request.
+    /// Asks this one endpoint, whatever the status that it answers, within the timeout for one request. Not traced.
     pub(super) async fn probe(
         &self,
         endpoint: &Url,
@@ -223,10 +227,6 @@ impl Transport {
         request: &Request,
     ) -> Result<Result<Answer, EndpointError>, Error> {
         let client = self.client_for(url)?;
-        if let Some(trace) = &self.trace {
-            let body = request.body.as_ref().map(|(_, text)| text.as_str());
-            trace(&Outgoing { method: request.method.as_str(), url: url.as_str(), body });
-        }
         let mut outgoing = client.request(request.method.clone(), url.clone());
         if let Some((content_type, text)) = &request.body {
             outgoing = outgoing.header(reqwest::header::CONTENT_TYPE, *content_type).body(text.clone());

@@ -11,6 +11,7 @@ use crate::client::{Response, Watcher};
 use std::io;
 use std::process::Stdio;
 use tokio::process::{Child, Command};
+use tokio::sync::watch as broadcast;
 use tokio::task::JoinSet;
 
 /// With so many commands running, the next change waits for one to end.
@@ -29,12 +30,13 @@ pub(super) async fn run(context: &Context<'_>) -> Result<(), Failure> {
         split(&context.command).ok_or_else(|| Failure::text(BAD_ARGS, "key and command to exec required"))?;
     let watcher = context.client().await?.watcher(key, &options(context));
     let mut running = JoinSet::new();
+    let (stop, stopped) = broadcast::channel(());
     let outcome = tokio::select! {
-        outcome = follow(watcher, command, &mut running) => outcome,
+        outcome = follow(watcher, command, &mut running, &stopped) => outcome,
         _ = tokio::signal::ctrl_c() => Ok(()),
     };
-    // Dropping the tasks kills their children; the runtime reaps them.
-    running.shutdown().await;
+    drop(stop);
+    while running.join_next().await.is_some() {}
     outcome
 }
 
@@ -51,7 +53,8 @@ fn split(parsed: &Parsed) -> Option<(&str, &[String])> {
 async fn follow(
     mut watcher: Watcher,
     command: &[String],
-    running: &mut JoinSet<io::Result<()>>,
+    running: &mut JoinSet<()>,
+    stopped: &broadcast::Receiver<()>,
 ) -> Result<(), Failure> {
     loop {
         let event = loop {
@@ -67,8 +70,17 @@ async fn follow(
         while running.len() >= MAX_RUNNING {
             running.join_next().await;
         }
-        let mut child = spawn(command, &event)?;
-        running.spawn(async move { child.wait().await.map(drop) });
+        running.spawn(attend(spawn(command, &event)?, stopped.clone()));
+    }
+}
+
+/// Waits for the command to end, or ends it when the watch ends. How it ended is its own affair.
+async fn attend(mut child: Child, mut stopped: broadcast::Receiver<()>) {
+    tokio::select! {
+        _ = child.wait() => {}
+        _ = stopped.changed() => {
+            let _ = child.kill().await;
+        }
     }
 }
 
@@ -85,11 +97,13 @@ fn spawn(command: &[String], event: &Response) -> Result<Child, Failure> {
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| {
-            let reason = match error.kind() {
-                io::ErrorKind::NotFound => "executable file not found in $PATH".to_owned(),
-                _ => error.to_string(),
+            let not_found = error.kind() == io::ErrorKind::NotFound;
+            let stderr = match (not_found, program.contains('/')) {
+                (true, true) => format!("fork/exec {program}: no such file or directory"),
+                (true, false) => format!("exec: {program:?}: executable file not found in $PATH"),
+                (false, _) => format!("fork/exec {program}: {error}"),
             };
-            Failure { code: BAD_ARGS, stderr: format!("exec: {program:?}: {reason}") }
+            Failure { code: BAD_ARGS, stderr }
         })
 }
 

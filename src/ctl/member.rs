@@ -97,10 +97,10 @@ pub(super) async fn remove(context: &Context<'_>) -> Result<(), Failure> {
     if members.iter().all(|member| member.id != *id) {
         return Err(bare(format_args!("Couldn't find a member in the cluster with an ID of {id}.")));
     }
-    client
-        .member_remove(id)
-        .await
-        .map_err(|error| bare(format_args!("Received an error trying to remove member {id}: {error}")))?;
+    client.member_remove(id).await.map_err(|error| Failure {
+        code: BAD_ARGS,
+        stderr: format!("Received an error trying to remove member {id}: {error}"),
+    })?;
     Ok(writeln!(io::stdout(), "Removed member {id} from cluster")?)
 }
 
