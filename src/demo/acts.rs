@@ -271,12 +271,16 @@ async fn settle(stage: &mut Stage) -> Result<(), Failure> {
         let last = state.acknowledged.iter().max().copied().unwrap_or(0);
         state.watchers.iter().all(|seen| seen.last() >= last).then_some(())
     };
-    stage.until("the watchers hear of the last writes", LIMIT, all_heard).await
+    stage.until("the watchers hear of the last writes", LIMIT, all_heard).await?;
+    // A cluster that is kept has only its announcers left.
+    stage.actors.end("watcher 1");
+    stage.actors.end("watcher 2");
+    Ok(())
 }
 
 /// `1.234 s`, or `12 ms`.
 pub(super) fn seconds(time: Duration) -> String {
-    if time < Duration::from_millis(1000) {
+    if time < Duration::from_secs(1) {
         format!("{} ms", time.as_millis())
     } else {
         format!("{:.3} s", time.as_secs_f64())

@@ -32,11 +32,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "PORT", default_value_t = 7001, value_parser = base_port())]
     pub(super) peer_port_base: u16,
     /// How the demonstration starts its members: as this process, bound to the life of the process given.
-    #[arg(long, hide = true, value_name = "PID", requires = "member_args")]
+    #[arg(long, hide = true, value_name = "PID", requires = "inner")]
     pub(super) member_of: Option<i32>,
     /// The member's own arguments.
     #[arg(last = true, hide = true, requires = "member_of")]
-    pub(super) member_args: Vec<String>,
+    pub(super) inner: Vec<String>,
 }
 
 fn base_port() -> clap::builder::RangedI64ValueParser<u16> {
@@ -87,10 +87,7 @@ mod tests {
             (5001, 5004, true, true)
         );
         let member = of("--member-of 17 -- -name m1").unwrap();
-        assert_eq!(
-            (member.member_of, member.member_args),
-            (Some(17), vec!["-name".to_owned(), "m1".to_owned()])
-        );
+        assert_eq!((member.member_of, member.inner), (Some(17), vec!["-name".to_owned(), "m1".to_owned()]));
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub fn run(args: &[String]) -> ExitCode {
         }
     };
     if let Some(parent) = args.member_of {
-        return process::become_member(parent, &args.member_args);
+        return process::become_member(parent, &args.inner);
     }
     // On one thread: members are bound to the life of the thread that starts them.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -102,7 +102,7 @@ async fn show(args: &Args) -> Result<ExitCode, Failure> {
                 );
             }
             if args.keep {
-                print(&how_to_use(&stage));
+                print(&how_to_use(&stage, kept));
                 interrupts.next().await;
             }
             if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -133,11 +133,12 @@ async fn show(args: &Args) -> Result<ExitCode, Failure> {
 fn summarize(board: &Board, promises: &[Promise]) -> bool {
     let kept = promises.iter().all(|promise| promise.kept);
     let took = board.state().began.elapsed().as_secs_f64();
-    let mut text = format!("\nWhat was shown, in {took:.1} s:\n");
-    for promise in promises {
+    let line = |promise: &Promise| {
         let mark = if promise.kept { "ok    " } else { "FAILED" };
-        text.push_str(&format!("  {mark}  {}\n", promise.text));
-    }
+        format!("  {mark}  {}\n", promise.text)
+    };
+    let lines: Vec<String> = promises.iter().map(line).collect();
+    let mut text = format!("\nWhat was shown, in {took:.1} s:\n{}", lines.concat());
     text.push_str(if kept {
         "\nAll went as promised.\n"
     } else {
@@ -148,17 +149,18 @@ fn summarize(board: &Board, promises: &[Promise]) -> bool {
 }
 
 /// What one can do with a cluster that is kept.
-fn how_to_use(stage: &Stage) -> String {
+fn how_to_use(stage: &Stage, removed: bool) -> String {
     let urls: Vec<String> = stage.members.iter().map(|member| member.ports.client_url()).collect();
     let first = &urls[0];
     format!(
-        "\nThe cluster goes on serving until Ctrl-C, which also removes its data in {}.\n\
+        "\nThe cluster goes on serving until Ctrl-C; its data are in {}{}.\n\
          Its services go on being announced. Try:\n\n  \
          curl '{first}/v2/keys/announce/services?recursive=true'\n  \
          curl {first}/v2/keys/hello -XPUT -d value=world\n  \
          curl -N '{first}/v2/keys/?wait=true&recursive=true&stream=true'\n  \
          etcdctl --peers {} ls --recursive /announce\n",
         stage.dir.display(),
+        if removed { ", which is removed then" } else { "" },
         urls.join(","),
     )
 }

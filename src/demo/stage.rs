@@ -112,16 +112,13 @@ impl Stage {
 
     /// The ends of the members' logs.
     pub(super) fn logs(&self) -> String {
-        let mut out = String::new();
-        for process in
-            self.members.iter().chain(&self.discovery).filter(|process| process.log_path().exists())
-        {
-            out.push_str(&format!("\n{}:\n", process.log_path().display()));
-            for line in process.log_tail(TAIL) {
-                out.push_str(&format!("  {line}\n"));
-            }
-        }
-        out
+        let tail = |process: &Process| {
+            let lines: Vec<String> =
+                process.log_tail(TAIL).iter().map(|line| format!("  {line}\n")).collect();
+            format!("\n{}:\n{}", process.log_path().display(), lines.concat())
+        };
+        let all = self.members.iter().chain(&self.discovery);
+        all.filter(|process| process.log_path().exists()).map(tail).collect::<Vec<_>>().concat()
     }
 
     /// Stops all processes, gently at first.

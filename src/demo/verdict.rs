@@ -46,7 +46,8 @@ pub(super) fn judge(state: &State, findings: &Findings) -> Vec<Promise> {
         look_ups(state),
         local_look_ups(state),
         services(state),
-        events(&state.watchers, &state.acknowledged),
+        watched(&state.watchers),
+        complete(&state.watchers, &state.acknowledged),
         Promise {
             kept: true,
             text: format!(
@@ -115,31 +116,39 @@ fn services(state: &State) -> Promise {
     }
 }
 
-/// Both watchers saw the same, and every acknowledged write is in it.
-fn events(watchers: &[Sightings], acknowledged: &[u64]) -> Promise {
-    let faults: Vec<&str> = watchers.iter().flat_map(|seen| &seen.faults).map(String::as_str).collect();
-    let unseen = |seen: &Sightings| {
-        let known: HashSet<u64> = seen.indexes.iter().copied().collect();
-        acknowledged.iter().filter(|index| !known.contains(index)).count()
-    };
-    let missing: usize = watchers.iter().map(unseen).sum();
+/// Both watchers heard the same, without a gap that the events themselves show.
+fn watched(watchers: &[Sightings]) -> Promise {
     // An event that one has heard of already and the other will in a moment is no difference.
     let common = watchers.iter().map(|seen| seen.indexes.len()).min().unwrap_or(0);
     let same = watchers.windows(2).all(|pair| pair[0].indexes[..common] == pair[1].indexes[..common]);
+    let faults: Vec<&str> = watchers.iter().flat_map(|seen| &seen.faults).map(String::as_str).collect();
     let moves: u64 = watchers.iter().map(|seen| seen.moves).sum();
-    let mut text = format!(
-        "two watchers heard the same {common} events in the same order, {moves} time(s) resumed at another member; \
-         all {} acknowledged writes among them, {missing} missing, {} out of order or twice",
-        acknowledged.len(),
-        faults.len()
-    );
-    if !same {
-        text.push_str("; THEY DIFFER");
+    let first = faults.first().map(|first| format!("; the first: {first}")).unwrap_or_default();
+    Promise {
+        kept: same && faults.is_empty() && common > 0,
+        text: format!(
+            "two watchers heard {} {common} events, resumed at another member {moves} time(s); {} out of order, twice \
+             or with a gap{first}",
+            if same { "the same" } else { "DIFFERENT" },
+            faults.len()
+        ),
     }
-    if let Some(first) = faults.first() {
-        text.push_str(&format!("; the first fault: {first}"));
+}
+
+/// Every acknowledged write was heard of by every watcher.
+fn complete(watchers: &[Sightings], acknowledged: &[u64]) -> Promise {
+    let unheard = |seen: &Sightings| {
+        let heard: HashSet<u64> = seen.indexes.iter().copied().collect();
+        acknowledged.iter().filter(|index| !heard.contains(index)).count()
+    };
+    let missing: usize = watchers.iter().map(unheard).sum();
+    Promise {
+        kept: missing == 0 && !acknowledged.is_empty(),
+        text: format!(
+            "{} acknowledged writes are among these events, {missing} are missing",
+            acknowledged.len()
+        ),
     }
-    Promise { kept: same && faults.is_empty() && missing == 0 && common > 0, text }
 }
 
 #[cfg(test)]
@@ -154,16 +163,18 @@ mod tests {
 
     #[test]
     fn watchers_must_agree_and_have_everything() {
-        let judged =
-            |a: &[u64], b: &[u64], acknowledged: &[u64]| events(&[saw(a), saw(b)], acknowledged).kept;
-        assert!(judged(&[1, 2, 3], &[1, 2, 3], &[1, 3]));
-        assert!(judged(&[1, 2, 3, 4], &[1, 2, 3], &[1, 3]), "one is an event ahead");
-        assert!(!judged(&[1, 2, 3], &[1, 3], &[1, 3]), "they differ");
-        assert!(!judged(&[1, 2], &[1, 2], &[1, 3]), "one was not heard of");
-        assert!(!judged(&[], &[], &[]), "nothing was shown");
+        let agree = |a: &[u64], b: &[u64]| watched(&[saw(a), saw(b)]).kept;
+        assert!(agree(&[1, 2, 3], &[1, 2, 3]));
+        assert!(agree(&[1, 2, 3, 4], &[1, 2, 3]), "one is an event ahead");
+        assert!(!agree(&[1, 2, 3], &[1, 3]), "they differ");
+        assert!(!agree(&[], &[]), "nothing was shown");
         let mut twice = saw(&[1, 2]);
         twice.faults.push("event 2 came after event 2".to_owned());
-        assert!(!events(&[twice, saw(&[1, 2])], &[1]).kept);
+        assert!(!watched(&[twice, saw(&[1, 2])]).kept);
+
+        assert!(complete(&[saw(&[1, 2, 3]), saw(&[1, 2, 3])], &[1, 3]).kept);
+        assert!(!complete(&[saw(&[1, 2, 3]), saw(&[1, 2])], &[1, 3]).kept, "one did not hear of a write");
+        assert!(!complete(&[saw(&[1])], &[]).kept, "nothing was written");
     }
 
     #[test]
