@@ -27,7 +27,7 @@ fn main() -> ExitCode {
             }
             quorate::node::serve(*config)
         }
-        Ok(Invocation::Demo(args)) => demo(&args),
+        Ok(Invocation::Demo(args)) => quorate::demo::run(&args),
         Ok(Invocation::Check(data_dir)) => check(&data_dir),
     }
 }
@@ -59,8 +59,4 @@ fn check(data_dir: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn demo(_args: &[String]) -> ExitCode {
-    ExitCode::FAILURE // being written
 }
