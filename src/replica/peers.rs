@@ -79,7 +79,11 @@ impl Replica {
         if !fits {
             return;
         }
-        self.incoming = Some(state);
+        let index = state.applied.index;
         let _ = self.raw.step(message);
+        // Raft passes over one that is older than what it has, and that may be another snapshot not installed yet.
+        if self.raw.raft.snap().is_some_and(|taken| taken.get_metadata().index == index) {
+            self.incoming = Some(state);
+        }
     }
 }

@@ -14,8 +14,12 @@ impl Replica {
         let entries = ready.take_entries();
         self.raw.mut_store().append(entries.clone());
         let must_sync = ready.must_sync();
-        // The commit index alone is not worth a write: a restarted member learns it again.
-        let hard_state = ready.hs().filter(|_| must_sync).cloned();
+        // The commit index alone is not worth a write: a restarted member learns it again. A snapshot replaces all that
+        // is in the log, the vote too.
+        let hard_state = match install {
+            Some(_) => Some(self.raw.raft.hard_state()),
+            None => ready.hs().filter(|_| must_sync).cloned(),
+        };
         if let Some(hard_state) = ready.hs() {
             self.raw.mut_store().set_hard_state(hard_state.clone());
         }
