@@ -32,7 +32,9 @@ pub(super) async fn open(config: &Config, bootstrap: &Bootstrap, dir: &DataDir) 
     match dir.identity()? {
         Some(identity) => {
             refuse_other_member(config, bootstrap, dir, &identity)?;
-            resume(dir, identity, limits)
+            let member = resume(dir, identity, limits)?;
+            refuse_other_cluster(config, bootstrap, &member)?;
+            Ok(member)
         }
         None => found(config, bootstrap, dir, limits).await,
     }
@@ -59,6 +61,29 @@ fn refuse_other_member(
         (Some(here), Some(asked)) if here != asked => Err(StartError::OtherCluster { path, found: here, asked }),
         _ => Ok(()),
     }
+}
+
+/// Clusters that kept the default token are told apart by their addresses. Only when none of those that were asked for is
+/// known: a list that was edited after members came and went is as harmless as in etcd.
+fn refuse_other_cluster(config: &Config, bootstrap: &Bootstrap, member: &Member) -> Result<(), StartError> {
+    let Bootstrap::Static { members: asked, state: ClusterState::New, .. } = bootstrap else { return Ok(()) };
+    let members = &member.recovered.state.members;
+    let known = |url: &String| member.identity.peer_urls.contains(url) || members.values().any(|info| info.peer_urls.contains(url));
+    if asked.iter().any(|one| plain(one).1.iter().any(known)) {
+        return Ok(());
+    }
+    let found = members.values().map(|info| (info.name.clone(), info.peer_urls.clone()));
+    Err(StartError::OtherCluster {
+        path: config.data_dir().display().to_string(),
+        found: initial_cluster(found),
+        asked: initial_cluster(asked.iter().map(plain)),
+    })
+}
+
+/// Members as the flag has them.
+fn initial_cluster(members: impl Iterator<Item = (String, Vec<String>)>) -> String {
+    let pairs = members.flat_map(|(name, urls)| urls.into_iter().map(move |url| format!("{name}={url}")));
+    format!("-initial-cluster {}", pairs.collect::<Vec<_>>().join(","))
 }
 
 /// What the cluster is founded from, as far as the configuration says; a member that is started with nothing but its
