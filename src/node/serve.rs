@@ -58,9 +58,6 @@ async fn run(config: Config) -> ExitCode {
         };
     let clients = join(&config.listen_client_urls);
     let peers = join(&config.listen_peer_urls);
-    for warning in config.warnings() {
-        tracing::warn!("{warning}");
-    }
     let node = tokio::select! {
         node = Node::start(config) => match node {
             Ok(node) => node,

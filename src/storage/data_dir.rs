@@ -39,7 +39,7 @@ impl DataDir {
                 return Err(StorageError::Foreign { path: path.to_path_buf(), what });
             }
             Ok(_) => refuse_foreign(path)?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => files::make_dir(path)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => make_or_tell(path)?,
             Err(e) => return Err(StorageError::io("looking at", path, e)),
         }
         let member = path.join("member");
@@ -164,6 +164,17 @@ impl DataDir {
             return Err(StorageError::io("naming a note in", &notes, source));
         }
         Ok(notes.join(name))
+    }
+}
+
+/// A path below which nothing can be made is a mistake in the path, not in the disk.
+fn make_or_tell(path: &Path) -> Result<(), StorageError> {
+    match files::make_dir(path) {
+        Err(StorageError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            let what = format!("it cannot be made ({source}); name another data directory");
+            Err(StorageError::Foreign { path: path.to_path_buf(), what })
+        }
+        result => result,
     }
 }
 
