@@ -94,7 +94,7 @@ impl Node {
         let peer_listeners = listen(&config.listen_peer_urls, "peers").await?;
         let data_dir = Arc::new(DataDir::open(&config.data_dir())?);
         let member = bootstrap::open(&config, &bootstrap, &data_dir).await?;
-        let started = Member::start(&config, member, &data_dir)?;
+        let started = Parts::start(&config, member, &data_dir)?;
         let identity = PeerIdentity { cluster_id: started.cluster_id, member_id: started.member_id };
         let inbox = MemberInbox {
             driver: started.driver.clone(),
@@ -264,8 +264,8 @@ async fn publish(handle: Handle, name: String, client_urls: Vec<String>, mut sto
     }
 }
 
-/// The threads of a member and the ways to them.
-struct Member {
+/// A member without its sockets: its threads and the ways to them.
+struct Parts {
     cluster_id: u64,
     member_id: u64,
     handle: Handle,
@@ -277,7 +277,7 @@ struct Member {
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Member {
+impl Parts {
     fn start(
         config: &Config,
         member: bootstrap::Member,

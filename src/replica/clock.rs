@@ -74,7 +74,8 @@ impl Clock {
     /// rounding, so that it only changes with the base.
     pub(super) fn offset_micros(&self) -> i64 {
         let (base, since) = self.leading.unwrap_or((self.heard.1, self.heard.2));
-        (base.0 as i64).saturating_mul(1_000).saturating_sub(since.as_micros() as i64)
+        let micros = i64::try_from(base.0).unwrap_or(i64::MAX).saturating_mul(1_000);
+        micros.saturating_sub(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
     }
 
     /// The last reading that a leader vouched for: what to go on from after a restart.
