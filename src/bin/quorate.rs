@@ -50,8 +50,7 @@ fn print(text: &str) -> ExitCode {
 fn check(data_dir: &Path) -> ExitCode {
     match quorate::storage::check(data_dir) {
         Ok(report) => {
-            let text: String = report.lines.iter().map(|line| format!("{line}\n")).collect();
-            let printed = print(&text);
+            let printed = print(&(report.lines.join("\n") + "\n"));
             if report.is_sound() { printed } else { ExitCode::FAILURE }
         }
         Err(error) => {
