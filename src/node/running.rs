@@ -342,8 +342,8 @@ impl Parts {
             clock: Arc::clone(&clock),
             checkpoints,
             disk_stats,
-            keep_clock: Box::new(move |ms| {
-                if let Err(error) = clock_dir.save_clock(ms) {
+            keep_clock: Box::new(move |term, ms| {
+                if let Err(error) = clock_dir.save_clock(term, ms) {
                     tracing::warn!(%error, "could not note the cluster's time; keys may live longer after a restart");
                 }
             }),
