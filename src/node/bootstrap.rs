@@ -27,7 +27,11 @@ pub(super) struct Member {
 }
 
 /// Opens what is there, or founds what is not.
-pub(super) async fn open(config: &Config, bootstrap: &Bootstrap, dir: &DataDir) -> Result<Member, StartError> {
+pub(super) async fn open(
+    config: &Config,
+    bootstrap: &Bootstrap,
+    dir: &DataDir,
+) -> Result<Member, StartError> {
     let limits = limits(config);
     match dir.identity()? {
         Some(identity) => {
@@ -51,23 +55,43 @@ fn refuse_other_member(
 ) -> Result<(), StartError> {
     let path = config.data_dir().display().to_string();
     if identity.name != config.name {
-        return Err(StartError::OtherMember { path, found: identity.name.clone(), name: config.name.clone() });
+        return Err(StartError::OtherMember {
+            path,
+            found: identity.name.clone(),
+            name: config.name.clone(),
+        });
     }
-    let here = dir.note(ORIGIN_NOTE)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    // A member that is started with nothing but its name and data directory goes on with whatever it is.
+    if matches!(bootstrap, Bootstrap::Single { .. }) {
+        return Ok(());
+    }
+    let found = dir.note(ORIGIN_NOTE)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let asked = origin(bootstrap);
-    match (here, asked) {
-        (Some(here), Some(asked)) if here != asked => Err(StartError::OtherCluster { path, found: here, asked }),
-        _ => Ok(()),
+    if let Some(found) = found.filter(|found| *found != asked) {
+        return Err(StartError::OtherCluster { path, found, asked });
     }
+    if let Bootstrap::Static { members, token, state: ClusterState::New } = bootstrap
+        && found_cluster_id(members, token) != identity.cluster_id
+    {
+        // Not an error: members come and go, and units are brought up to date.
+        tracing::warn!(
+            "-initial-cluster names other members than those that this member's cluster was founded with; it is ignored"
+        );
+    }
+    Ok(())
 }
 
-/// What the cluster is founded from, as far as the configuration says; a member that is started with nothing but its
-/// name and data directory goes on with whatever it is.
-fn origin(bootstrap: &Bootstrap) -> Option<String> {
+fn found_cluster_id(members: &[InitialMember], token: &str) -> u64 {
+    let ids: Vec<u64> = members.iter().map(|m| ids::member_id(&plain(m).1, token)).collect();
+    ids::cluster_id(&ids)
+}
+
+/// What a cluster is founded from.
+fn origin(bootstrap: &Bootstrap) -> String {
     match bootstrap {
-        Bootstrap::Single { .. } => None,
-        Bootstrap::Static { token, .. } => Some(format!("-initial-cluster-token {token}")),
-        Bootstrap::Discovery { url } => Some(format!("-discovery {url}")),
+        Bootstrap::Single { .. } => "a single member".into(),
+        Bootstrap::Static { token, .. } => format!("-initial-cluster-token {token}"),
+        Bootstrap::Discovery { url } => format!("-discovery {url}"),
     }
 }
 
@@ -80,8 +104,9 @@ fn resume(dir: &DataDir, identity: Identity, limits: HistoryLimits) -> Result<Me
     let Some((at, records)) = found.checkpoint else {
         return Err(StartError::Damaged("there is an identity but no checkpoint".into()));
     };
-    let state = State::from_records(&records, limits)
-        .map_err(|what| StartError::Damaged(format!("the checkpoint at {} cannot be used: {what}", at.index)))?;
+    let state = State::from_records(&records, limits).map_err(|what| {
+        StartError::Damaged(format!("the checkpoint at {} cannot be used: {what}", at.index))
+    })?;
     let recovered = Recovered {
         state,
         base: found.base,
@@ -127,9 +152,7 @@ async fn found(
         name: config.name.clone(),
         peer_urls: own_urls,
     };
-    if let Some(origin) = origin(bootstrap) {
-        dir.save_note(ORIGIN_NOTE, origin.as_bytes())?;
-    }
+    dir.save_note(ORIGIN_NOTE, origin(bootstrap).as_bytes())?;
     let state = State::founding(cluster_id, founders, limits);
     let storage = write_founding(dir, &state)?;
     dir.create_identity(&identity)?;

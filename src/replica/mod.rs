@@ -250,9 +250,10 @@ impl Replica {
         self.standing
     }
 
-    /// The best estimate of cluster time.
-    pub fn cluster_time(&self, now: Duration) -> ClusterTime {
-        self.clock.read(now)
+    /// How far the best estimate of cluster time is ahead of the caller's monotonic clock, in microseconds. Changes
+    /// only when this member learns something.
+    pub fn clock_offset_micros(&self) -> i64 {
+        self.clock.offset_micros()
     }
 
     /// The last cluster time that a leader vouched for: worth keeping for a restart.
