@@ -61,7 +61,7 @@ const VALUES: [&str; 14] = [
     "%00%1f%7f",
     "%22%5C%2F",
     "%E2%80%A9%0d%0a%09",
-    "one two",
+    "one+two",
 ];
 const BOOLS: [&str; 16] = [
     "true", "true", "true", "false", "false", "1", "0", "t", "F", "TRUE", "False", "yes", "", "tRUE", "2",
@@ -108,7 +108,7 @@ const METHODS: [&str; 12] = [
     "LINK",
 ];
 /// Anywhere but below `/v2/keys/`, or not clean, or no path at all.
-const ODD_TARGETS: [&str; 62] = [
+const ODD_TARGETS: [&str; 61] = [
     "/v2/keys",
     "/v2/keys?sorted=true",
     "/v2/keys//",
@@ -153,7 +153,6 @@ const ODD_TARGETS: [&str; 62] = [
     "/",
     "/foo",
     "/v1/keys/a",
-    "/v2/keys/a#b",
     "/v2/keys/?",
     "/v2/keys/??",
     "/v2/keys/?a?sorted=true",
@@ -427,6 +426,11 @@ impl Generator {
     }
 
     fn delete(&mut self) -> Request {
+        if self.one_in(3) {
+            // Lest the tree only grows, and all that is short is a directory.
+            let target = format!("/v2/keys/{}?recursive=true", self.pick(&SEGMENTS));
+            return Request::new("DELETE", target);
+        }
         let key = self.key();
         let params = self.params(&[
             ("recursive", 35),
@@ -463,15 +467,20 @@ impl Generator {
             params.push(if self.one_in(30) { self.param("sorted") } else { "sorted=true".to_owned() });
         }
         if self.one_in(30) {
-            params.extend(["wait=true".to_owned(), "quorum=true".to_owned()]);
+            // First come, first served: a quorum read it is, and no wait.
+            params.splice(0..0, ["wait=true".to_owned(), "quorum=true".to_owned()]);
         }
         self.request(method, key, params)
     }
 
     fn wait(&mut self) -> Request {
-        let key = self.key();
+        let key = match self.rng.random_range(0..4) {
+            0 => self.key(),
+            1 => "/v2/keys/".to_owned(),
+            _ => format!("/v2/keys/{}", self.pick(&SEGMENTS)),
+        };
         let mut target = format!("{key}?wait=true");
-        if self.one_in(3) {
+        if self.one_in(2) {
             target.push_str("&recursive=true");
         }
         if self.one_in(3) {
@@ -503,7 +512,7 @@ impl Generator {
         if self.one_in(4) {
             request.target = request.target.split(|&byte| byte == b'?').next().unwrap_or_default().to_vec();
         }
-        if self.one_in(20) {
+        if self.one_in(20) && matches!(&request.method[..], "GET" | "HEAD" | "OPTIONS") {
             request.target.push(0xe9); // no UTF-8, and not escaped
         }
         request

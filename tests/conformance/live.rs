@@ -6,6 +6,7 @@ use crate::generate::{Generator, Step};
 use crate::server::{Product, Server, advance};
 use crate::wire::{Answer, Connection, Request};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -74,6 +75,7 @@ fn said(answer: io::Result<Answer>, sent: io::Result<()>, server: &mut Server) -
             if let Some(ended) = server.ended() {
                 panic!("a server ended: {ended}");
             }
+            assert!(error.kind() != io::ErrorKind::TimedOut, "no answer from {}", server.address);
             let body = format!("no answer: {error}").into_bytes();
             Answer { body, complete: true, ..Answer::default() }
         }
@@ -120,6 +122,17 @@ pub(crate) struct Tally {
     /// How often each meant difference was met.
     pub(crate) meant: BTreeMap<&'static str, usize>,
     pub(crate) differences: Vec<String>,
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requests, statuses, waits_answered, meant, differences } = self;
+        write!(f, "{requests} requests, statuses {statuses:?}, {waits_answered} waits answered")?;
+        for (what, count) in meant {
+            write!(f, "\n  meant, {count} times: {what}")?;
+        }
+        differences.iter().try_for_each(|difference| write!(f, "\n\n{difference}"))
+    }
 }
 
 impl Run {
@@ -209,7 +222,11 @@ impl Wait {
         };
         let mut said = both(patience);
         let started = std::time::Instant::now();
-        while compare::difference(&self.request, &said.0, &said.1).is_some() && started.elapsed() < PATIENCE {
+        let settled = |theirs: &Answer, ours: &Answer| {
+            compare::difference(&self.request, theirs, ours).is_none()
+                || differences::explain(&self.request, theirs, ours).is_some()
+        };
+        while !settled(&said.0, &said.1) && started.elapsed() < PATIENCE {
             said = both(Duration::from_millis(10));
         }
         said

@@ -49,6 +49,27 @@ impl Request {
         at.map_or(&[][..], |at| &self.target[at + 1..])
     }
 
+    /// The key that the target names, if it has no odd escapes.
+    pub(crate) fn key(&self) -> Vec<u8> {
+        let path = self.target.split(|&byte| byte == b'?').next().unwrap_or_default();
+        let mut rest = path.strip_prefix(b"/v2/keys").unwrap_or(path);
+        let mut key = Vec::new();
+        while let [first, tail @ ..] = rest {
+            let escaped =
+                tail.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+            let byte = escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            key.push(byte.unwrap_or(*first));
+            rest = if byte.is_some() { &tail[2..] } else { tail };
+        }
+        key
+    }
+
+    /// Whether a flag is set in the target.
+    pub(crate) fn has_flag(&self, name: &str) -> bool {
+        let set = ["true", "1", "t", "T", "TRUE", "True"].map(|value| format!("{name}={value}"));
+        self.query().split(|&byte| byte == b'&').any(|pair| set.iter().any(|set| set.as_bytes() == pair))
+    }
+
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.method.clone().into_bytes();
         bytes.push(b' ');
@@ -278,10 +299,15 @@ impl Connection {
         if self.ended {
             return Err(ErrorKind::UnexpectedEof.into());
         }
-        const SHORTEST: Duration = Duration::from_millis(1); // zero would mean for ever
-        stream.set_read_timeout(Some(deadline.saturating_duration_since(Instant::now()).max(SHORTEST)))?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        stream.set_nonblocking(left.is_zero())?;
+        if !left.is_zero() {
+            stream.set_read_timeout(Some(left))?;
+        }
         let mut buffer = [0; 16 * 1024];
-        match stream.read(&mut buffer) {
+        let received = stream.read(&mut buffer);
+        stream.set_nonblocking(false)?;
+        match received {
             Ok(0) => self.ended = true,
             Ok(len) => self.received.extend(&buffer[..len]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
