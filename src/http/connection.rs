@@ -6,6 +6,9 @@
 //!   on, [`Limits::header`] in all, however the bytes trickle in;
 //! - *answering*: no bound on reads, since a wait may last for ever; the body of a request has its own (`body`).
 //!
+//! At its end the stream reads on for [`LINGER`], so that an answer to a request that was not read to its end (too long,
+//! no HTTP) is not lost: closing a socket with unread bytes resets it, and the peer may drop what it has received.
+//!
 //! A write that makes no progress for [`Limits::write_stall`] ends the connection in any phase. Timers exist only while
 //! they are needed: a connection that waits for an event has none.
 
@@ -13,7 +16,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
@@ -28,6 +31,9 @@ pub(crate) struct Limits {
     /// To take any byte of an answer.
     pub(crate) write_stall: Duration,
 }
+
+/// How long a client may take to notice the end of the connection.
+const LINGER: Duration = Duration::from_secs(1);
 
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
@@ -69,12 +75,13 @@ pub(crate) struct TimedStream<S> {
     /// The timer of the phase that the stream waits in.
     read_timer: Option<(u8, Pin<Box<Sleep>>)>,
     write_timer: Option<Pin<Box<Sleep>>>,
+    linger_timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> TimedStream<S> {
     /// Watches over a stream.
     pub(crate) fn new(stream: S, phase: Phase, limits: Limits) -> Self {
-        Self { stream, phase, limits, read_timer: None, write_timer: None }
+        Self { stream, phase, limits, read_timer: None, write_timer: None, linger_timer: None }
     }
 
     /// Takes note that bytes came, or that the stream waits for some; ready when it has waited too long.
@@ -117,6 +124,22 @@ impl<S> TimedStream<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> TimedStream<S> {
+    /// Reads and forgets, until the client closes its side too or its time is up.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let timer = self.linger_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        let mut forgotten = [0; 1024];
+        while timer.as_mut().poll(context).is_pending() {
+            let mut buffer = ReadBuf::new(&mut forgotten);
+            let outcome = ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer));
+            if outcome.is_err() || buffer.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -131,7 +154,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -160,8 +183,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.poll_writer(outcome, context)
+        if self.linger_timer.is_none() {
+            let outcome = Pin::new(&mut self.stream).poll_shutdown(context);
+            ready!(self.poll_writer(outcome, context))?;
+        }
+        self.poll_linger(context).map(Ok)
     }
 }
 

@@ -162,12 +162,11 @@ fn media_parameter(text: &[u8]) -> Option<(Vec<u8>, Vec<u8>, &[u8])> {
         return None;
     }
     let rest = rest.trim_ascii_start().strip_prefix(b"=")?.trim_ascii_start();
-    let (value, rest) = match rest.strip_prefix(b"\"") {
-        Some(quoted) => quoted_value(quoted)?,
-        None => {
-            let (value, rest) = token(rest);
-            (value.to_vec(), rest)
-        }
+    let (value, rest) = if let Some(quoted) = rest.strip_prefix(b"\"") {
+        quoted_value(quoted)?
+    } else {
+        let (value, rest) = token(rest);
+        (value.to_vec(), rest)
     };
     let empty_token = value.is_empty() && rest.first() != Some(&b';') && !rest.is_empty();
     (!empty_token).then(|| (name.to_ascii_lowercase(), value, rest))

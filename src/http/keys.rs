@@ -20,6 +20,9 @@ use std::sync::Arc;
 /// path of short names could cost megabytes.
 const MAX_LEVELS: usize = 512;
 
+/// About as many bytes as an answer takes besides its key and value.
+const AROUND_NODE: usize = 192;
+
 /// Answers a request for a key. The method is one of those that the route allows.
 pub(crate) async fn handle<B: Backend>(
     app: &App<B>,
@@ -127,14 +130,14 @@ fn show<W>(view: Arc<View>, node: &Node, recursive: bool, moment: Moment) -> Ans
     if node.dir {
         let mut listing = Listing::new(view, node, recursive, moment);
         listing.fill();
-        let body = match listing.is_written() {
-            true => Kind::Full(listing.next_chunk().unwrap_or_default()),
-            false => Kind::Listing(Box::new(listing)),
+        let body = if listing.is_written() {
+            Kind::Full(listing.next_chunk().unwrap_or_default())
+        } else {
+            Kind::Listing(Box::new(listing))
         };
         return answer::keys(StatusCode::OK, position, body);
     }
-    const AROUND: usize = 192;
-    let size = AROUND + node.key.as_bytes().len() + node.value.as_ref().map_or(0, Bytes::len);
+    let size = AROUND_NODE + node.key.as_bytes().len() + node.value.as_ref().map_or(0, Bytes::len);
     let mut out = BytesMut::with_capacity(size);
     out.put_slice(b"{\"action\":\"get\",\"node\":");
     moment.node(&mut out, node);

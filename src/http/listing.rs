@@ -129,3 +129,78 @@ impl Open {
         Self { key: node.key.clone(), modified: node.modified, created: node.created, has_nodes: false }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::backend::ClockReading;
+    use crate::store::{ClusterTime, Command, HistoryLimits, Store};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+    use std::time::SystemTime;
+
+    fn listing(store: &Store, dir: &Key, recursive: bool) -> Value {
+        let view = View { store: store.clone(), raft_index: 0, raft_term: 0, members: Arc::default() };
+        let clock = ClockReading { cluster: ClusterTime(0), wall: SystemTime::UNIX_EPOCH };
+        let node = store.get(dir).unwrap();
+        let mut listing = Listing::new(Arc::new(view), &node, recursive, Moment::of(clock));
+        let chunks: Vec<Bytes> = std::iter::from_fn(|| listing.next_chunk()).collect();
+        serde_json::from_slice::<Value>(&chunks.concat()).unwrap()["node"].take()
+    }
+
+    /// The same by recursion over children, as slow and plain as can be.
+    fn expected(store: &Store, node: &Node, levels: usize) -> Value {
+        let mut shown = json!({"modifiedIndex": node.modified, "createdIndex": node.created});
+        if node.key.is_root() {
+            shown = json!({});
+        } else {
+            shown["key"] = String::from_utf8_lossy(node.key.as_bytes()).into();
+        }
+        if let Some(value) = &node.value {
+            shown["value"] = String::from_utf8_lossy(value).into();
+        } else {
+            shown["dir"] = true.into();
+            let visible = store.children(&node.key).filter(|child| !child.key.name().starts_with(b"_"));
+            let nodes: Vec<Value> =
+                visible.map(|child| expected(store, &child, levels.saturating_sub(1))).collect();
+            if levels > 0 && !nodes.is_empty() {
+                shown["nodes"] = nodes.into();
+            }
+        }
+        shown
+    }
+
+    proptest! {
+        #[test]
+        fn shows_what_is_there(keys in proptest::collection::vec("(/[ab_]{1,2}){1,4}", 0..20), dirs in any::<u32>()) {
+            let mut store = Store::new(HistoryLimits { events: 10, bytes: 1000 });
+            for (at, key) in keys.iter().enumerate() {
+                let (key, dir) = (Key::parse(key.as_bytes()), dirs >> at & 1 == 1);
+                let command = Command::Create { key, value: Bytes::from_static(b"v"), dir, ttl: None, refresh: false };
+                _ = store.apply(ClusterTime(0), &command);
+            }
+            let all: Vec<Key> = store.nodes().filter(|node| node.dir).map(|node| node.key).collect();
+            for dir in all.iter().chain([&Key::root()]) {
+                let node = store.get(dir).unwrap();
+                prop_assert_eq!(listing(&store, dir, true), expected(&store, &node, usize::MAX));
+                prop_assert_eq!(listing(&store, dir, false), expected(&store, &node, 1));
+            }
+        }
+    }
+
+    /// Walks that are broken off after so many nodes go on where they stopped, over hidden nodes too.
+    #[test]
+    fn chunks_join() {
+        let mut store = Store::new(HistoryLimits { events: 10, bytes: 1000 });
+        for number in 0..3 * CHUNK_NODES {
+            let hidden = if number < CHUNK_NODES + 10 { "_" } else { "" };
+            let key = Key::parse(format!("/d/{hidden}{number:06}").as_bytes());
+            let command = Command::Set { key, value: Bytes::new(), dir: false, ttl: None, refresh: false };
+            store.apply(ClusterTime(0), &command).unwrap();
+        }
+        for recursive in [false, true] {
+            let node = store.get(&Key::parse(b"/d")).unwrap();
+            assert_eq!(listing(&store, &node.key, recursive), expected(&store, &node, 1));
+        }
+    }
+}

@@ -145,10 +145,10 @@ fn key_of(prefix: &[u8], path: &[u8]) -> Result<Key, Refusal> {
 }
 
 fn allow(method: &Method, allowed: &'static str) -> Result<(), Refusal> {
-    match allowed.split(',').any(|allowed| allowed == method.as_str()) {
-        true => Ok(()),
-        false => Err(Refusal::NotAllowed(allowed)),
+    if allowed.split(',').any(|allowed| allowed == method.as_str()) {
+        return Ok(());
     }
+    Err(Refusal::NotAllowed(allowed))
 }
 
 /// Decodes `%XX`; `+` is itself in paths. `None`: a `%` without two hexadecimal digits.

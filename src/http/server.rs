@@ -174,7 +174,6 @@ async fn connection<B: Backend>(
         .header_read_timeout(None) // the stream has a closer eye on it
         .max_buf_size(HEAD_BYTES_MAX)
         .title_case_headers(true) // scripts look for "X-Etcd-Index"
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut serving = pin!(serving);
     loop {

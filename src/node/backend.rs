@@ -1,8 +1,10 @@
 //! A member as its clients see it: what `http` serves, and what a program that embeds one holds.
 
 use super::clock::ClockCell;
+use super::disk::DiskStats;
 use super::driver::{DriverInput, KnownStatus};
 use super::watch::{NodeWatch, Watches};
+use super::wire::Peers;
 use crate::http::backend::{
     Backend, BackendError, ClockReading, Consistency, Status, View, WatchRequest, Written,
 };
@@ -10,7 +12,9 @@ use crate::store::{Command, Event, Key, Node, StoreError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use crossbeam_channel::{Sender, TrySendError};
+use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -24,6 +28,8 @@ pub(super) struct Shared {
     pub status: Arc<ArcSwap<KnownStatus>>,
     pub watches: Arc<Watches>,
     pub clock: Arc<ClockCell>,
+    pub disk: Arc<DiskStats>,
+    pub peers: Peers,
 }
 
 impl Handle {
@@ -121,5 +127,27 @@ impl Backend for Handle {
     fn status(&self) -> Status {
         let known = self.0.status.load();
         Status { leader_uptime: known.leader_since.elapsed(), ..known.status.clone() }
+    }
+
+    fn metrics(&self, out: &mut String) {
+        let disk = &self.0.disk;
+        let syncs = disk.syncs.load(Ordering::Relaxed);
+        let seconds = disk.sync_micros.load(Ordering::Relaxed) as f64 / 1e6;
+        let checkpoints = disk.checkpoints.load(Ordering::Relaxed);
+        let peers = self.0.peers.connected();
+        // Writing to a string cannot fail.
+        let _ = write!(
+            out,
+            "# HELP quorate_log_fsync_duration_seconds How long fsyncs of the log took.\n\
+             # TYPE quorate_log_fsync_duration_seconds summary\n\
+             quorate_log_fsync_duration_seconds_sum {seconds}\n\
+             quorate_log_fsync_duration_seconds_count {syncs}\n\
+             # HELP quorate_checkpoints_total Checkpoints written.\n\
+             # TYPE quorate_checkpoints_total counter\n\
+             quorate_checkpoints_total {checkpoints}\n\
+             # HELP quorate_peers_connected Members that this one has a connection to.\n\
+             # TYPE quorate_peers_connected gauge\n\
+             quorate_peers_connected {peers}\n"
+        );
     }
 }

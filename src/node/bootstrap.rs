@@ -27,7 +27,11 @@ pub(super) struct Member {
 }
 
 /// Opens what is there, or founds what is not.
-pub(super) async fn open(config: &Config, bootstrap: &Bootstrap, dir: &DataDir) -> Result<Member, StartError> {
+pub(super) async fn open(
+    config: &Config,
+    bootstrap: &Bootstrap,
+    dir: &DataDir,
+) -> Result<Member, StartError> {
     let limits = limits(config);
     match dir.identity()? {
         Some(identity) => {
@@ -53,29 +57,46 @@ fn refuse_other_member(
 ) -> Result<(), StartError> {
     let path = config.data_dir().display().to_string();
     if identity.name != config.name {
-        return Err(StartError::OtherMember { path, found: identity.name.clone(), name: config.name.clone() });
+        return Err(StartError::OtherMember {
+            path,
+            found: identity.name.clone(),
+            name: config.name.clone(),
+        });
     }
-    let here = dir.note(ORIGIN_NOTE)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let asked = origin(bootstrap);
-    match (here, asked) {
-        (Some(here), Some(asked)) if here != asked => Err(StartError::OtherCluster { path, found: here, asked }),
-        _ => Ok(()),
-    }
-}
-
-/// Clusters that kept the default token are told apart by their addresses. Only when none of those that were asked for is
-/// known: a list that was edited after members came and went is as harmless as in etcd.
-fn refuse_other_cluster(config: &Config, bootstrap: &Bootstrap, member: &Member) -> Result<(), StartError> {
-    let Bootstrap::Static { members: asked, state: ClusterState::New, .. } = bootstrap else { return Ok(()) };
-    let members = &member.recovered.state.members;
-    let known = |url: &String| member.identity.peer_urls.contains(url) || members.values().any(|info| info.peer_urls.contains(url));
-    if asked.iter().any(|one| plain(one).1.iter().any(known)) {
+    // A member that is started with nothing but its name and data directory goes on with whatever it is.
+    if matches!(bootstrap, Bootstrap::Single { .. }) {
         return Ok(());
     }
-    let found = members.values().map(|info| (info.name.clone(), info.peer_urls.clone()));
+    let found = dir.note(ORIGIN_NOTE)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let asked = origin(bootstrap);
+    if let Some(found) = found.filter(|found| *found != asked) {
+        return Err(StartError::OtherCluster { path, found, asked });
+    }
+    Ok(())
+}
+
+/// Clusters that kept the default token are told apart by their addresses.
+fn refuse_other_cluster(config: &Config, bootstrap: &Bootstrap, member: &Member) -> Result<(), StartError> {
+    let Bootstrap::Static { members: asked, token, state: ClusterState::New } = bootstrap else {
+        return Ok(());
+    };
+    if found_cluster_id(asked, token) == member.identity.cluster_id {
+        return Ok(());
+    }
+    let members = &member.recovered.state.members;
+    let known = |url: &String| {
+        member.identity.peer_urls.contains(url) || members.values().any(|info| info.peer_urls.contains(url))
+    };
+    if asked.iter().any(|one| plain(one).1.iter().any(known)) {
+        // Not an error: members come and go, and units are brought up to date.
+        tracing::warn!(
+            "-initial-cluster names other members than those that this member's cluster was founded with; it is ignored"
+        );
+        return Ok(());
+    }
     Err(StartError::OtherCluster {
         path: config.data_dir().display().to_string(),
-        found: initial_cluster(found),
+        found: initial_cluster(members.values().map(|info| (info.name.clone(), info.peer_urls.clone()))),
         asked: initial_cluster(asked.iter().map(plain)),
     })
 }
@@ -86,13 +107,17 @@ fn initial_cluster(members: impl Iterator<Item = (String, Vec<String>)>) -> Stri
     format!("-initial-cluster {}", pairs.collect::<Vec<_>>().join(","))
 }
 
-/// What the cluster is founded from, as far as the configuration says; a member that is started with nothing but its
-/// name and data directory goes on with whatever it is.
-fn origin(bootstrap: &Bootstrap) -> Option<String> {
+fn found_cluster_id(members: &[InitialMember], token: &str) -> u64 {
+    let ids: Vec<u64> = members.iter().map(|m| ids::member_id(&plain(m).1, token)).collect();
+    ids::cluster_id(&ids)
+}
+
+/// What a cluster is founded from.
+fn origin(bootstrap: &Bootstrap) -> String {
     match bootstrap {
-        Bootstrap::Single { .. } => None,
-        Bootstrap::Static { token, .. } => Some(format!("-initial-cluster-token {token}")),
-        Bootstrap::Discovery { url } => Some(format!("-discovery {url}")),
+        Bootstrap::Single { .. } => "a single member".into(),
+        Bootstrap::Static { token, .. } => format!("-initial-cluster-token {token}"),
+        Bootstrap::Discovery { url } => format!("-discovery {url}"),
     }
 }
 
@@ -105,8 +130,9 @@ fn resume(dir: &DataDir, identity: Identity, limits: HistoryLimits) -> Result<Me
     let Some((at, records)) = found.checkpoint else {
         return Err(StartError::Damaged("there is an identity but no checkpoint".into()));
     };
-    let state = State::from_records(&records, limits)
-        .map_err(|what| StartError::Damaged(format!("the checkpoint at {} cannot be used: {what}", at.index)))?;
+    let state = State::from_records(&records, limits).map_err(|what| {
+        StartError::Damaged(format!("the checkpoint at {} cannot be used: {what}", at.index))
+    })?;
     let recovered = Recovered {
         state,
         base: found.base,
@@ -152,9 +178,7 @@ async fn found(
         name: config.name.clone(),
         peer_urls: own_urls,
     };
-    if let Some(origin) = origin(bootstrap) {
-        dir.save_note(ORIGIN_NOTE, origin.as_bytes())?;
-    }
+    dir.save_note(ORIGIN_NOTE, origin(bootstrap).as_bytes())?;
     let state = State::founding(cluster_id, founders, limits);
     let storage = write_founding(dir, &state)?;
     dir.create_identity(&identity)?;

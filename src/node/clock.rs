@@ -9,13 +9,13 @@ use std::time::{Duration, Instant, SystemTime};
 #[derive(Debug)]
 pub(super) struct ClockCell {
     origin: Instant,
-    /// Cluster time minus the monotonic clock, in milliseconds.
-    offset_ms: AtomicI64,
+    /// Cluster time minus the monotonic clock, in microseconds.
+    offset_micros: AtomicI64,
 }
 
 impl ClockCell {
     pub(super) fn new() -> Self {
-        Self { origin: Instant::now(), offset_ms: AtomicI64::new(0) }
+        Self { origin: Instant::now(), offset_micros: AtomicI64::new(0) }
     }
 
     /// The monotonic clock that the core is stepped with.
@@ -23,14 +23,17 @@ impl ClockCell {
         self.origin.elapsed()
     }
 
-    pub(super) fn set(&self, cluster: ClusterTime, now: Duration) {
-        let offset = cluster.0 as i64 - now.as_millis() as i64;
-        self.offset_ms.store(offset, Ordering::Relaxed);
+    pub(super) fn set_offset(&self, micros: i64) {
+        self.offset_micros.store(micros, Ordering::Relaxed);
     }
 
-    /// Both clocks, now.
+    /// Both clocks at the last full millisecond of cluster time: so a deadline comes out as the same wall-clock time
+    /// whenever it is shown.
     pub(super) fn read(&self) -> ClockReading {
-        let ms = self.now().as_millis() as i64 + self.offset_ms.load(Ordering::Relaxed);
-        ClockReading { cluster: ClusterTime(ms.max(0) as u64), wall: SystemTime::now() }
+        let wall = SystemTime::now();
+        let micros = self.now().as_micros() as i64 + self.offset_micros.load(Ordering::Relaxed);
+        let micros = u64::try_from(micros).unwrap_or(0);
+        let wall = wall.checked_sub(Duration::from_micros(micros % 1_000)).unwrap_or(wall);
+        ClockReading { cluster: ClusterTime(micros / 1_000), wall }
     }
 }

@@ -205,11 +205,11 @@ impl Driver {
         let now = self.links.clock.now();
         let effects = self.replica.flush(now)?;
         let wake_at = effects.wake_at;
-        self.carry_out(now, effects)?;
+        self.carry_out(effects)?;
         Ok(wake_at)
     }
 
-    fn carry_out(&mut self, now: Duration, effects: Effects) -> Result<(), String> {
+    fn carry_out(&mut self, effects: Effects) -> Result<(), String> {
         for (to, outgoing) in effects.send {
             self.links.peers.send(to, outgoing);
         }
@@ -219,7 +219,7 @@ impl Driver {
                 return Err(self.why_the_log_ended());
             }
         }
-        self.links.clock.set(self.replica.cluster_time(now), now);
+        self.links.clock.set_offset(self.replica.clock_offset_micros());
         let expired = effects.events.iter().filter(|o| o.event.action == Action::Expire).count();
         self.note_standing(expired as u64);
         if effects.publish {

@@ -52,7 +52,9 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The data directory belongs to another member.
-    #[error("the data directory {path} belongs to the member {found:?}, not to {name:?}: start it with -name {found}, or give this one a -data-dir of its own")]
+    #[error(
+        "the data directory {path} belongs to the member {found:?}, not to {name:?}: start it with -name {found}, or give this one a -data-dir of its own"
+    )]
     OtherMember {
         /// The directory.
         path: String,
@@ -62,7 +64,9 @@ pub enum StartError {
         name: String,
     },
     /// The data directory belongs to another cluster.
-    #[error("the data directory {path} belongs to the cluster of {found}, not of {asked}: go on with that, or give the new member a -data-dir of its own")]
+    #[error(
+        "the data directory {path} belongs to the cluster of {found}, not of {asked}: go on with that, or give the new member a -data-dir of its own"
+    )]
     OtherCluster {
         /// The directory.
         path: String,
@@ -75,7 +79,9 @@ pub enum StartError {
     #[error("the data directory is damaged: {0}; move it away and let the member join anew")]
     Damaged(String),
     /// A cluster that runs cannot be joined yet.
-    #[error("-initial-cluster-state existing: joining a running cluster is not supported yet; a new cluster is founded with -initial-cluster-state new")]
+    #[error(
+        "-initial-cluster-state existing: joining a running cluster is not supported yet; a new cluster is founded with -initial-cluster-state new"
+    )]
     JoinUnsupported,
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
@@ -83,11 +89,18 @@ pub enum StartError {
 }
 
 fn cure(source: &std::io::Error, what: &str) -> String {
-    let flag = if what == "clients" { "-addr or -listen-client-urls" } else { "-peer-addr or -listen-peer-urls" };
+    let flag =
+        if what == "clients" { "-addr or -listen-client-urls" } else { "-peer-addr or -listen-peer-urls" };
     match source.kind() {
-        std::io::ErrorKind::AddrInUse => format!("; another process has it: stop that, or choose another with {flag}"),
-        std::io::ErrorKind::AddrNotAvailable => format!("; this machine has no such address: choose another with {flag}"),
-        std::io::ErrorKind::PermissionDenied => format!("; ports below 1024 need a privilege: choose another with {flag}"),
+        std::io::ErrorKind::AddrInUse => {
+            format!("; another process has it: stop that, or choose another with {flag}")
+        }
+        std::io::ErrorKind::AddrNotAvailable => {
+            format!("; this machine has no such address: choose another with {flag}")
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            format!("; ports below 1024 need a privilege: choose another with {flag}")
+        }
         _ => String::new(),
     }
 }

@@ -127,7 +127,12 @@ impl Node {
             };
             http.spawn(http::serve(listener, handle.clone(), serve_config, shutdown));
         }
-        http.spawn(publish(handle.clone(), config.name.clone(), urls(&config.advertise_client_urls), stopped));
+        http.spawn(publish(
+            handle.clone(),
+            config.name.clone(),
+            urls(&config.advertise_client_urls),
+            stopped,
+        ));
         Ok(Self {
             handle,
             driver: started.driver,
@@ -273,7 +278,11 @@ struct Member {
 }
 
 impl Member {
-    fn start(config: &Config, member: bootstrap::Member, data_dir: &Arc<DataDir>) -> Result<Self, StartError> {
+    fn start(
+        config: &Config,
+        member: bootstrap::Member,
+        data_dir: &Arc<DataDir>,
+    ) -> Result<Self, StartError> {
         let bootstrap::Member { identity, storage, recovered } = member;
         let clock = Arc::new(ClockCell::new());
         let replica_config = ReplicaConfig {
@@ -320,6 +329,7 @@ impl Member {
             peers: peers.clone(),
             stats: Arc::clone(&disk_stats),
         };
+        let stats = Arc::clone(&disk_stats);
         let clock_dir = Arc::clone(data_dir);
         let links = Links {
             inputs: driver_out,
@@ -348,8 +358,15 @@ impl Member {
                 ended_in.send_replace(Some(driver.run()));
             })?,
         ];
-        let shared =
-            Shared { driver: driver_in.clone(), view: Arc::clone(&view), status, watches, clock };
+        let shared = Shared {
+            driver: driver_in.clone(),
+            view: Arc::clone(&view),
+            status,
+            watches,
+            clock,
+            disk: stats,
+            peers: peers.clone(),
+        };
         Ok(Self {
             cluster_id: identity.cluster_id,
             member_id: identity.member_id,

@@ -41,7 +41,9 @@ async fn run(config: Config) -> ExitCode {
     let (mut terminate, mut interrupt) =
         match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
             (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-            (Err(error), _) | (_, Err(error)) => return refuse(&format!("cannot listen for signals: {error}")),
+            (Err(error), _) | (_, Err(error)) => {
+                return refuse(&format!("cannot listen for signals: {error}"));
+            }
         };
     let clients = join(&config.listen_client_urls);
     let peers = join(&config.listen_peer_urls);

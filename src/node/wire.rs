@@ -51,6 +51,14 @@ impl Peers {
         transport.send_snapshot(to, message, Box::new(state.into_records()));
     }
 
+    /// How many peers there is a connection to.
+    pub(super) fn connected(&self) -> usize {
+        let transport = self.0.load();
+        transport
+            .as_ref()
+            .map_or(0, |t| t.peer_stats().values().filter(|s| s.connected_since.is_some()).count())
+    }
+
     pub(super) fn set_peers(&self, peers: BTreeMap<u64, Vec<String>>) {
         if let Some(transport) = &*self.0.load() {
             transport.set_peers(peers);
@@ -87,7 +95,10 @@ impl Inbox for MemberInbox {
         for bytes in &frame.raft {
             match decode(bytes) {
                 Some(message) => messages.push(message),
-                None => tracing::warn!(peer = format_args!("{from:x}"), "a raft message cannot be decoded; dropped"),
+                None => tracing::warn!(
+                    peer = format_args!("{from:x}"),
+                    "a raft message cannot be decoded; dropped"
+                ),
             }
         }
         self.push(Input::Frame { from, messages, forwarded: frame.forwarded, beacon: frame.beacon });
@@ -103,7 +114,11 @@ impl Inbox for MemberInbox {
                     let _ = driver.send(DriverInput::Input(input));
                 }
                 Err(error) => {
-                    tracing::error!(peer = format_args!("{from:x}"), error, "a snapshot is not usable; dropped");
+                    tracing::error!(
+                        peer = format_args!("{from:x}"),
+                        error,
+                        "a snapshot is not usable; dropped"
+                    );
                 }
             }
         };

@@ -70,6 +70,13 @@ impl Clock {
         base.plus(now.saturating_sub(since).as_millis() as u64)
     }
 
+    /// Cluster time minus this member's monotonic clock, in microseconds: what [`Self::read`] adds, without its
+    /// rounding, so that it only changes with the base.
+    pub(super) fn offset_micros(&self) -> i64 {
+        let (base, since) = self.leading.unwrap_or((self.heard.1, self.heard.2));
+        (base.0 as i64).saturating_mul(1_000).saturating_sub(since.as_micros() as i64)
+    }
+
     /// The last reading that a leader vouched for: what to go on from after a restart.
     pub(super) fn vouched(&self, now: Duration) -> ClusterTime {
         if self.leading.is_some() { self.read(now) } else { self.heard.1 }

@@ -8,9 +8,13 @@ use std::time::Duration;
 
 impl Replica {
     pub(super) fn tick(&mut self, now: Duration) {
-        self.draw_election_timeout();
-        self.raw.tick();
-        self.campaign_early();
+        // Raft panics when it is to campaign between taking a snapshot and having it on disk (`hup` slices the log from
+        // `applied`, which the snapshot has cut off). A follower it is, for the moment, and nothing but time-outs count.
+        if self.installing.is_none() {
+            self.draw_election_timeout();
+            self.raw.tick();
+            self.campaign_early();
+        }
         let leads = self.standing.leads;
         let mut failed = Vec::new();
         self.pending.tick(now, !leads, |token, sent| {

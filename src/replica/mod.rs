@@ -250,9 +250,10 @@ impl Replica {
         self.standing
     }
 
-    /// The best estimate of cluster time.
-    pub fn cluster_time(&self, now: Duration) -> ClusterTime {
-        self.clock.read(now)
+    /// How far the best estimate of cluster time is ahead of the caller's monotonic clock, in microseconds. Changes
+    /// only when this member learns something.
+    pub fn clock_offset_micros(&self) -> i64 {
+        self.clock.offset_micros()
     }
 
     /// The last cluster time that a leader vouched for: worth keeping for a restart.
@@ -320,6 +321,7 @@ impl Replica {
     /// # Errors
     /// A broken invariant, in words: the member must stop and not go on.
     pub fn flush(&mut self, now: Duration) -> Result<Effects, String> {
+        self.reads.give_up_lost(now);
         // Proposing makes raft ready, and being ready may make a new leader, who proposes: until nothing is left.
         loop {
             self.note_standing(now);
@@ -342,9 +344,11 @@ impl Replica {
         Ok(effects)
     }
 
+    /// Never an hour that has struck already: the caller would come back at once, and again.
     fn wake_at(&self) -> Option<Duration> {
+        let can_propose = !self.expiry_proposed && self.raw.raft.lead_transferee.is_none();
         let expiry = match self.state.store.next_deadline() {
-            Some(deadline) if !self.expiry_proposed => self.clock.when(deadline),
+            Some(deadline) if can_propose => self.clock.when(deadline),
             _ => None,
         };
         [expiry, self.reads.wake_at()].into_iter().flatten().min()

@@ -50,6 +50,8 @@ impl Replica {
                 let contiguous = message.entries.iter().enumerate();
                 contiguous.into_iter().all(|(i, e)| e.index == message.index + 1 + i as u64)
             }
+            // To campaign while a snapshot is not on disk yet is more than raft can do; see `tick`.
+            MessageType::MsgTimeoutNow => self.installing.is_none(),
             _ => true,
         }
     }

@@ -194,7 +194,8 @@ impl Keyspace {
     ) -> impl Iterator<Item = &'a Arc<Node>> + use<'a> {
         let dir = dir.clone();
         let from = if *start <= dir { Bound::Excluded(&dir) } else { Bound::Included(start) };
-        let rest: RangedIter<'_, ByKey, DefaultSharedPtr> = self.nodes.range::<_, Key>((from, Bound::Unbounded));
+        let rest: RangedIter<'_, ByKey, DefaultSharedPtr> =
+            self.nodes.range::<_, Key>((from, Bound::Unbounded));
         rest.map(|node| &node.0).take_while(move |node| dir.contains(&node.key))
     }
 

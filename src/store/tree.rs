@@ -88,7 +88,11 @@ impl Store {
     }
 
     /// The same from the key `start` on, itself included: to go on with a walk that was broken off, or behind a subtree.
-    pub fn descendants_from<'a>(&'a self, dir: &Key, start: &Key) -> impl Iterator<Item = &'a Node> + use<'a> {
+    pub fn descendants_from<'a>(
+        &'a self,
+        dir: &Key,
+        start: &Key,
+    ) -> impl Iterator<Item = &'a Node> + use<'a> {
         self.nodes.descendants_from(dir, start).map(|node| &**node)
     }
 
