@@ -75,21 +75,28 @@ fn refuse_other_member(
     Ok(())
 }
 
-/// Clusters that kept the default token are told apart by their addresses. Only when none of those that were asked for is
-/// known: a list that was edited after members came and went is as harmless as in etcd.
+/// Clusters that kept the default token are told apart by their addresses.
 fn refuse_other_cluster(config: &Config, bootstrap: &Bootstrap, member: &Member) -> Result<(), StartError> {
-    let Bootstrap::Static { members: asked, state: ClusterState::New, .. } = bootstrap else { return Ok(()) };
+    let Bootstrap::Static { members: asked, token, state: ClusterState::New } = bootstrap else {
+        return Ok(());
+    };
+    if found_cluster_id(asked, token) == member.identity.cluster_id {
+        return Ok(());
+    }
     let members = &member.recovered.state.members;
     let known = |url: &String| {
         member.identity.peer_urls.contains(url) || members.values().any(|info| info.peer_urls.contains(url))
     };
     if asked.iter().any(|one| plain(one).1.iter().any(known)) {
+        // Not an error: members come and go, and units are brought up to date.
+        tracing::warn!(
+            "-initial-cluster names other members than those that this member's cluster was founded with; it is ignored"
+        );
         return Ok(());
     }
-    let found = members.values().map(|info| (info.name.clone(), info.peer_urls.clone()));
     Err(StartError::OtherCluster {
         path: config.data_dir().display().to_string(),
-        found: initial_cluster(found),
+        found: initial_cluster(members.values().map(|info| (info.name.clone(), info.peer_urls.clone()))),
         asked: initial_cluster(asked.iter().map(plain)),
     })
 }
@@ -98,6 +105,11 @@ fn refuse_other_cluster(config: &Config, bootstrap: &Bootstrap, member: &Member)
 fn initial_cluster(members: impl Iterator<Item = (String, Vec<String>)>) -> String {
     let pairs = members.flat_map(|(name, urls)| urls.into_iter().map(move |url| format!("{name}={url}")));
     format!("-initial-cluster {}", pairs.collect::<Vec<_>>().join(","))
+}
+
+fn found_cluster_id(members: &[InitialMember], token: &str) -> u64 {
+    let ids: Vec<u64> = members.iter().map(|m| ids::member_id(&plain(m).1, token)).collect();
+    ids::cluster_id(&ids)
 }
 
 /// What a cluster is founded from.
