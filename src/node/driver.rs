@@ -55,6 +55,8 @@ enum Waiter {
 pub(super) struct News {
     pub outcomes: Vec<Outcome>,
     pub clock: ClockReading,
+    /// More has happened before these than is known here: watchers must look for themselves what they have missed.
+    pub gap: bool,
 }
 
 /// The member's status, and since when it has seen the present leader.
@@ -225,9 +227,10 @@ impl Driver {
         if effects.publish {
             self.publish();
         }
-        if !effects.events.is_empty() {
+        if effects.watchers_cleared || !effects.events.is_empty() {
             let clock = self.links.clock.read();
-            let _ = self.links.news.send(News { outcomes: effects.events, clock });
+            let news = News { outcomes: effects.events, clock, gap: effects.watchers_cleared };
+            let _ = self.links.news.send(news);
         }
         for reply in effects.replies {
             self.reply(reply);

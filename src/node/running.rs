@@ -383,7 +383,10 @@ impl Parts {
 
 /// Tells watchers what was applied, until the driver is gone; then their watches end.
 fn tell(news: &Receiver<News>, watches: &Watches) {
-    while let Ok(News { outcomes, clock }) = news.recv() {
+    while let Ok(News { outcomes, clock, gap }) = news.recv() {
+        if gap {
+            watches.interrupt();
+        }
         watches.deliver(&outcomes, clock);
     }
     watches.close();

@@ -92,3 +92,51 @@ fn a_hint_of_an_earlier_term_than_the_state_does_not_count() {
     assert_eq!(restart(Some((3, ClusterTime(60_000)))), (4, ClusterTime(1_000)));
     assert_eq!(restart(Some((4, ClusterTime(60_000)))), (4, ClusterTime(60_000)));
 }
+
+#[test]
+fn nonsense_from_a_peer_is_passed_over() {
+    let lead = |replica: &mut Replica| {
+        frame(replica, message(MessageType::MsgHeartbeat, 2, 3));
+        replica.flush(MS).unwrap();
+    };
+    let mut replica = member();
+    lead(&mut replica);
+    // Raft would take the first for its own, and its commit index; it would index an empty list for the second.
+    let mut answer = message(MessageType::MsgReadIndexResp, 2, 0);
+    answer.index = 1 << 40;
+    answer.mut_entries().push(Entry::default());
+    frame(&mut replica, answer);
+    frame(&mut replica, message(MessageType::MsgReadIndex, 2, 0));
+    let mut heartbeat = message(MessageType::MsgHeartbeat, 2, 3);
+    heartbeat.commit = 1 << 40;
+    frame(&mut replica, heartbeat);
+    for index in [1, 1 << 40, u64::MAX] {
+        let mut append = message(MessageType::MsgAppend, 2, 3);
+        (append.index, append.log_term, append.commit) = (index, 1, u64::MAX);
+        append.mut_entries().push(Entry { index: index.wrapping_add(2), term: 3, ..Entry::default() });
+        frame(&mut replica, append);
+    }
+    replica.flush(MS).unwrap();
+    assert_eq!(replica.standing().commit, 1);
+    lead(&mut replica);
+    assert_eq!(replica.standing().leader, 2, "and goes on");
+}
+
+#[test]
+fn a_leader_passes_over_answers_that_cannot_be() {
+    let mut state = founding();
+    state.membership = raft::eraftpb::ConfState::from((vec![1], vec![2]));
+    let hard_state = HardState { term: 1, commit: 1, ..HardState::default() };
+    let mut replica =
+        start(Recovered { state, base: LogPosition::FOUNDING, entries: vec![], hard_state, clock: None });
+    let effects = replica.flush(MS).unwrap();
+    assert!(replica.standing().leads);
+    replica.step(MS, Input::Persisted { number: effects.writes.last().unwrap().number });
+    let term = replica.standing().term;
+    let mut answer = message(MessageType::MsgAppendResponse, 2, term);
+    answer.index = u64::MAX;
+    frame(&mut replica, answer);
+    frame(&mut replica, message(MessageType::MsgReadIndex, 2, 0));
+    replica.flush(MS).unwrap();
+    assert!(replica.standing().leads);
+}
