@@ -6,6 +6,7 @@
 use crate::wire::{Answer, Request};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 /// How far the two clocks' readings may be apart, in seconds.
 const CLOCK_TOLERANCE: f64 = 1.2;
@@ -26,7 +27,7 @@ pub(crate) fn difference(request: &Request, theirs: &Answer, ours: &Answer) -> O
 }
 
 /// The headers that are compared, sorted; `*` stands for a value of the server's own.
-fn headers(answer: &Answer) -> Vec<(&str, &str)> {
+pub(crate) fn headers(answer: &Answer) -> Vec<(&str, &str)> {
     let mut headers: Vec<_> = answer
         .headers
         .iter()
@@ -94,6 +95,7 @@ fn timeless(body: &[u8]) -> (String, BTreeMap<&'static str, Vec<f64>>) {
         let end = rest.find(['"', ',', '}']).unwrap_or(rest.len());
         let (name, time) = match field {
             "\"ttl\":" => ("ttl", rest[..end].parse().ok()),
+            _ if rest.starts_with(['+', '-']) => ("expiration", rest[..end].parse().ok()),
             _ => ("expiration", seconds(&rest[..end])),
         };
         match time {
@@ -104,6 +106,23 @@ fn timeless(body: &[u8]) -> (String, BTreeMap<&'static str, Vec<f64>>) {
     }
     text.push_str(rest);
     (text, times)
+}
+
+/// A body with its expirations counted from now, so that it can be compared with one of another day: `+4.98`.
+pub(crate) fn relative(body: &[u8]) -> Vec<u8> {
+    const FIELD: &str = "\"expiration\":\"";
+    let body = String::from_utf8_lossy(body).into_owned();
+    let since_epoch =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let now = seconds("1970-01-01T00:00:00Z").unwrap_or_default() + since_epoch;
+    let mut parts = body.split(FIELD);
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (instant, rest) = part.split_once('"').unwrap_or((part, ""));
+        let relative = seconds(instant).map_or(instant.to_owned(), |at| format!("{:+.2}", at - now));
+        text.extend([FIELD, &relative, "\"", rest]);
+    }
+    text.into_bytes()
 }
 
 /// Reads `2026-11-22T05:59:26.750729693Z` as seconds since some day.

@@ -185,6 +185,8 @@ pub(crate) struct Generator {
     rng: ChaCha8Rng,
     seen: VecDeque<Seen>,
     index: u64,
+    /// Before this one, the two servers have different pasts.
+    first_index: u64,
 }
 
 /// A request, and what it is for.
@@ -196,8 +198,9 @@ pub(crate) enum Step {
 }
 
 impl Generator {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self { rng: ChaCha8Rng::seed_from_u64(seed), seen: VecDeque::new(), index: 0 }
+    /// Begins with servers that are both at an index.
+    pub(crate) fn new(seed: u64, index: u64) -> Self {
+        Self { rng: ChaCha8Rng::seed_from_u64(seed), seen: VecDeque::new(), index, first_index: index + 1 }
     }
 
     /// Takes note of a write's outcome: requests to come are made to meet it.
@@ -488,10 +491,10 @@ impl Generator {
         }
         if self.one_in(2) {
             let index = match self.rng.random_range(0..8) {
-                0 => (self.index + 2).saturating_sub(self.rng.random_range(0..1500)).max(1),
+                0 => self.first_index,
                 1 => self.index + self.rng.random_range(0..20),
                 2 => 0,
-                _ => self.index.saturating_sub(self.rng.random_range(0..40)).max(1),
+                _ => self.index.saturating_sub(self.rng.random_range(0..40)).max(self.first_index),
             };
             target.push_str(&format!("&waitIndex={index}"));
         }

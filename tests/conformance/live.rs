@@ -28,27 +28,27 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Starts both, and brings both to the same index.
+    /// Starts both.
     pub(crate) fn start() -> Self {
         let (etcd, quorate) = (Server::start(Product::Etcd), Server::start(Product::Quorate));
         let (theirs, ours) = (Connection::to(etcd.address), Connection::to(quorate.address));
-        let mut pair = Self { etcd, quorate, theirs, ours };
-        pair.level();
-        pair
+        Self { etcd, quorate, theirs, ours }
     }
 
-    /// Brings both to the same index.
-    fn level(&mut self) {
+    /// Brings both to the same index, and says to which.
+    fn level(&mut self) -> u64 {
         let request = Request::get("/v2/keys/");
         let index = |connection: &mut Connection| {
             connection.ask(&request).expect("an answer").index().expect("an index")
         };
         let (theirs, ours) = (index(&mut self.theirs), index(&mut self.ours));
-        if theirs != ours {
-            let level = theirs.max(ours) + 2;
-            advance(&mut self.theirs, level);
-            advance(&mut self.ours, level);
+        if theirs == ours {
+            return ours;
         }
+        let level = theirs.max(ours) + 2;
+        advance(&mut self.theirs, level);
+        advance(&mut self.ours, level);
+        level
     }
 
     /// What both answer.
@@ -137,7 +137,8 @@ impl fmt::Display for Tally {
 
 impl Run {
     pub(crate) fn new(seed: u64) -> Self {
-        let (pair, generator) = (Pair::start(), Generator::new(seed));
+        let mut pair = Pair::start();
+        let generator = Generator::new(seed, pair.level());
         Self { pair, generator, waits: Vec::new(), step: 0, tally: Tally::default() }
     }
 

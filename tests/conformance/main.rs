@@ -2,6 +2,8 @@
 //!
 //! - `live`: the same random requests go to a fresh etcd and to a fresh Quorate, and the answers are compared to the byte.
 //!   `QUORATE_CONFORMANCE_SEED=7 QUORATE_CONFORMANCE_REQUESTS=20000` chooses what is played. Needs `etcd` in the `PATH`.
+//! - `script`: requests that were written down, with the answers that an etcd 3.4 gave; they need none to be replayed. After a
+//!   change to a script, record anew: `cargo test --test conformance -- --ignored record`.
 //!
 //! What differs on purpose is listed, with the reasons, in `differences`.
 
@@ -9,6 +11,7 @@ mod compare;
 mod differences;
 mod generate;
 mod live;
+mod script;
 mod server;
 mod wire;
 
@@ -67,4 +70,30 @@ fn random_requests_get_the_same_answers() {
         differences, 0,
         "replay a seed alone: QUORATE_CONFORMANCE_SEED=n QUORATE_CONFORMANCE_REQUESTS={REQUESTS_PER_SEED}"
     );
+}
+
+fn assert_none(what: &str, (count, differences): (usize, Vec<String>)) {
+    assert!(count > 0, "there are no scripts");
+    let all = differences.join("\n");
+    assert!(differences.is_empty(), "{} of {count} answers differ from {what}:\n{all}", differences.len());
+}
+
+#[test]
+fn scripts_get_the_recorded_answers() {
+    assert_none("the recorded ones", script::compare_recorded());
+}
+
+#[test]
+fn scripts_get_the_answers_of_a_real_etcd() {
+    if server::etcd_is_installed() {
+        assert_none("those of a real etcd", script::compare_live());
+    }
+}
+
+/// Not a test: `cargo test --test conformance -- --ignored record`.
+#[test]
+#[ignore = "rewrites the recorded answers; needs a real etcd"]
+fn record() {
+    assert!(server::etcd_is_installed(), "nothing to record from");
+    script::record();
 }

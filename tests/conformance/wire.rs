@@ -95,12 +95,9 @@ impl Request {
 
     /// A command line that sends the same.
     pub(crate) fn curl(&self, server: SocketAddr) -> String {
-        let mut url = format!("http://{server}").into_bytes();
-        url.extend(&self.target);
-        let mut command = format!("curl -is --path-as-is -g -X {} {}", self.method, quoted(&url));
-        if self.method == "HEAD" {
-            command = format!("curl -is --path-as-is -g --head {}", quoted(&url));
-        }
+        let method = if self.method == "HEAD" { "--head".to_owned() } else { format!("-X {}", self.method) };
+        let target = quoted(&self.target);
+        let mut command = format!("curl -is -g {method} --request-target {target} http://{server}");
         if self.version == "HTTP/1.0" {
             command.push_str(" --http1.0");
         }
