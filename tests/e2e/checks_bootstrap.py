@@ -5,7 +5,7 @@ import re
 import subprocess
 import time
 
-from cluster import BOTH, CheckFailed, check, eventually, expect, expect_equal
+from checking import BOTH, CheckFailed, check, eventually, expect, expect_equal
 
 
 @check("bootstrap-discovery")

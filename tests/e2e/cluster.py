@@ -18,36 +18,14 @@ import urllib.request
 from collections import deque
 from dataclasses import dataclass, field
 
+from checking import CheckFailed, eventually, expect, expect_equal
+
 START_TIMEOUT = 30.0
 # Longer than a leader election with default settings, shorter than anybody's patience.
 REQUEST_TIMEOUT = 10.0
 
 # A proxy in the environment has no business between this script and 127.0.0.1.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-class CheckFailed(Exception):
-    """What a check found wrong, in words."""
-
-
-def expect(condition, message):
-    if not condition:
-        raise CheckFailed(message)
-
-
-def expect_equal(actual, expected, what):
-    expect(actual == expected, f"{what}: expected {expected!r}, got {actual!r}")
-
-
-def eventually(probe, timeout, what, interval=0.05):
-    """Calls `probe` until it gives something true, and gives that."""
-    deadline = time.monotonic() + timeout
-    while True:
-        result = probe()
-        if result:
-            return result
-        expect(time.monotonic() < deadline, f"not within {timeout:g} s: {what}")
-        time.sleep(interval)
 
 
 # A line of a log that says what goes on, not why it ends. (A real etcd's would be JSON; it is not asked to refuse anything.)
@@ -414,19 +392,3 @@ class Context:
         expect(re.search(pattern, lines[-1], re.IGNORECASE), f"{member.name}: last line {lines[-1]!r} does not match {pattern!r}")
         errors = [line for line in lines if not LOG_LINE.match(line)]
         expect(not one_line or len(errors) == 1, f"{member.name}: more than one line of error: {output!r}")
-
-
-CHECKS = []
-
-
-def check(name, targets=("quorate",), timeout=120):
-    """Registers a check. `targets`: which programs are expected to pass it."""
-
-    def register(function):
-        CHECKS.append((name, targets, timeout, function))
-        return function
-
-    return register
-
-
-BOTH = ("quorate", "etcd")

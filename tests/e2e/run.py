@@ -16,10 +16,14 @@ import sys
 import time
 import traceback
 
-import checks_api  # noqa: F401  registers its checks, as the others
+import checks_keys  # noqa: F401  registers its checks, as the others
+import checks_ttl  # noqa: F401
+import checks_clients  # noqa: F401
 import checks_bootstrap  # noqa: F401
 import checks_faults  # noqa: F401
-from cluster import CHECKS, CheckFailed, Context, use_ports
+import checks_refusals  # noqa: F401
+from checking import CHECKS, CheckFailed
+from cluster import Context, use_ports
 
 
 def parse_arguments():
