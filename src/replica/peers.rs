@@ -56,7 +56,9 @@ impl Replica {
             MessageType::MsgAppend => {
                 let contiguous = message.entries.iter().enumerate();
                 let next = message.index.checked_add(1);
-                contiguous.into_iter().all(|(i, e)| next.and_then(|next| next.checked_add(i as u64)) == Some(e.index))
+                contiguous
+                    .into_iter()
+                    .all(|(i, e)| next.and_then(|next| next.checked_add(i as u64)) == Some(e.index))
             }
             // A follower cannot have more of this term's log than the leader.
             MessageType::MsgAppendResponse => {

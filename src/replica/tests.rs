@@ -13,8 +13,13 @@ fn founding() -> State {
 }
 
 fn start(recovered: Recovered) -> Replica {
-    let config =
-        ReplicaConfig { id: 1, session: 1, seed: 1, election_ticks: 10, request_timeout: Duration::from_secs(7) };
+    let config = ReplicaConfig {
+        id: 1,
+        session: 1,
+        seed: 1,
+        election_ticks: 10,
+        request_timeout: Duration::from_secs(7),
+    };
     Replica::new(config, recovered, Duration::ZERO).unwrap()
 }
 

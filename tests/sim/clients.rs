@@ -72,7 +72,14 @@ pub struct Clients {
 impl Clients {
     pub fn new(count: usize) -> Self {
         let clients = (0..count).map(|n| Client { key: format!("/k/{n}"), ..Client::default() }).collect();
-        Self { clients, next_token: 0, running: true, forced: false, applied: HashMap::new(), refused: HashSet::new() }
+        Self {
+            clients,
+            next_token: 0,
+            running: true,
+            forced: false,
+            applied: HashMap::new(),
+            refused: HashSet::new(),
+        }
     }
 
     pub fn stop(&mut self) {
@@ -90,7 +97,8 @@ impl Clients {
 
     /// When the next request is to be made.
     pub fn next_at(&self) -> Option<u64> {
-        let wants = |(n, c): &(usize, &Client)| c.request.is_none() && (self.running || (self.forced && *n == 0));
+        let wants =
+            |(n, c): &(usize, &Client)| c.request.is_none() && (self.running || (self.forced && *n == 0));
         self.clients.iter().enumerate().filter(wants).map(|(_, c)| c.next_at).min()
     }
 
@@ -117,7 +125,14 @@ impl Clients {
             let token = Token(self.next_token);
             self.next_token += 1;
             let (asked, input) = client.ask(number, token, forced, rng, oracle);
-            client.request = Some(Request { token, member: at as u64 + 1, since: now, paused: 0, shown: oracle.shown(), asked });
+            client.request = Some(Request {
+                token,
+                member: at as u64 + 1,
+                since: now,
+                paused: 0,
+                shown: oracle.shown(),
+                asked,
+            });
             self.forced &= !forced;
             inputs.push((at, input));
         }
@@ -163,7 +178,9 @@ impl Clients {
 
     /// A member does nothing for a while.
     pub fn member_pauses(&mut self, member: u64, ms: u64) {
-        for request in self.clients.iter_mut().filter_map(|c| c.request.as_mut()).filter(|r| r.member == member) {
+        for request in
+            self.clients.iter_mut().filter_map(|c| c.request.as_mut()).filter(|r| r.member == member)
+        {
             request.paused += ms;
         }
     }
@@ -207,7 +224,8 @@ impl Client {
             let key = Key::parse(format!("/ttl/{number}-{}", self.writes).as_bytes());
             let ttl = rng.random_range(100..5_000);
             oracle.lease_asked(key.clone(), ttl);
-            let command = Command::Set { key, value: Bytes::new(), dir: false, ttl: Some(ttl), refresh: false };
+            let command =
+                Command::Set { key, value: Bytes::new(), dir: false, ttl: Some(ttl), refresh: false };
             return (Asked::Lease, Input::Write { token, command });
         }
         let value = Bytes::from(format!("{number}-{}", self.writes));

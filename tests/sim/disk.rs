@@ -49,11 +49,8 @@ impl Disk {
         if let Some(first) = write.entries.first() {
             let keep = (first.index - self.base.index - 1) as usize;
             assert!(keep <= self.entries.len(), "a gap in the log on disk");
-            let tail = self.entries.split_off(keep);
+            self.entries.truncate(keep);
             self.entries.extend(write.entries.iter().cloned());
-            if self.bug == Some(Bug::TailKept) {
-                self.entries.extend(tail.into_iter().skip(write.entries.len()));
-            }
         }
         if let Some(hard_state) = &write.hard_state {
             assert!(hard_state.term >= self.hard_state.term, "a term went back on disk");
@@ -88,10 +85,11 @@ impl Disk {
             self.hard_state.term = at.term;
             self.hard_state.vote = 0;
         }
-        let there = match at.index.checked_sub(self.base.index).expect("the log reaches back to the checkpoint") {
-            0 => Some(self.base),
-            offset => self.entries.get(offset as usize - 1).map(LogPosition::of),
-        };
+        let there =
+            match at.index.checked_sub(self.base.index).expect("the log reaches back to the checkpoint") {
+                0 => Some(self.base),
+                offset => self.entries.get(offset as usize - 1).map(LogPosition::of),
+            };
         if there != Some(at) {
             assert!(self.hard_state.commit <= at.index, "committed entries are thrown away");
             self.base = at;

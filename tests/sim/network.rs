@@ -55,7 +55,8 @@ impl Network {
         let cut = self.cut.contains(&(from, to));
         let lost = cut || (rng.random_range(0..100) < self.loss_percent && matches!(wire, Wire::Frame(..)));
         if lost {
-            let (at, back) = (now + rng.random_range(1..500), if rng.random_range(0..20) == 0 { Some(()) } else { None });
+            let (at, back) =
+                (now + rng.random_range(1..500), if rng.random_range(0..20) == 0 { Some(()) } else { None });
             if matches!(wire, Wire::Snapshot(..)) {
                 self.put(at, Packet { from: to, to: from, wire: Wire::SnapshotSent(false) });
             } else if back.is_some() {
@@ -130,6 +131,7 @@ impl Network {
     pub fn heal(&mut self, now: u64, rng: &mut ChaCha8Rng) {
         let before = std::mem::take(&mut self.cut);
         (self.loss_percent, self.duplicate_percent) = (0, 0);
+        self.delay_ms = self.delay_ms.min(10);
         self.reconnect(now, before, rng);
     }
 

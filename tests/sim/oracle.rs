@@ -1,9 +1,9 @@
 //! What must hold whatever happens, checked as a run goes; and what happened, counted.
 
+use prost::Message as _;
 use quorate::proto::command::Entry as CommandEntry;
 use quorate::replica::{LogWrite, Standing, State};
 use quorate::store::{Action, Event, Key};
-use prost::Message as _;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 

@@ -8,7 +8,9 @@ use crate::disk::Disk;
 use crate::network::{Network, Packet, Wire};
 use crate::options::{Bug, Options};
 use crate::oracle::{Coverage, Oracle};
-use quorate::replica::{Effects, Input, LogWrite, MemberInfo, Outgoing, Replica, ReplicaConfig, Reply, State, Token};
+use quorate::replica::{
+    Effects, Input, LogWrite, MemberInfo, Outgoing, Replica, ReplicaConfig, Reply, State, Token,
+};
 use quorate::store::HistoryLimits;
 use rand::{Rng as _, RngExt as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -30,6 +32,7 @@ struct Member {
     wake_at: Option<u64>,
     paused_until: u64,
     down_until: u64,
+    crash_at: Option<u64>,
     boots: u64,
     checkpointed: u64,
     /// The last event that watchers were told of.
@@ -57,7 +60,8 @@ impl Member {
         }
         let disk = self.disk.pending.front().map(|(due, _)| *due);
         let next = [Some(self.next_tick), self.wake_at, disk].into_iter().flatten().min();
-        next.unwrap_or(self.next_tick).max(self.paused_until)
+        let next = next.unwrap_or(self.next_tick).max(self.paused_until);
+        self.crash_at.map_or(next, |crash| crash.min(next))
     }
 }
 
@@ -84,7 +88,8 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, options: Options) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let infos = (1..=options.members).map(|id| (id, MemberInfo { name: format!("m{id}"), ..MemberInfo::default() }));
+        let infos = (1..=options.members)
+            .map(|id| (id, MemberInfo { name: format!("m{id}"), ..MemberInfo::default() }));
         let limits = HistoryLimits { events: options.history, bytes: 1 << 20 };
         let state = State::founding(7, infos.collect(), limits);
         let drift = options.drift_permille;
@@ -99,6 +104,7 @@ impl World {
                 wake_at: None,
                 paused_until: 0,
                 down_until: 0,
+                crash_at: None,
                 boots: 0,
                 checkpointed: 1,
                 watched: 0,
@@ -139,10 +145,12 @@ impl World {
     /// Ends all faults; then the cluster must get everything done, and all members must come to one state.
     pub fn heal_and_converge(&mut self) {
         self.network.heal(self.now, &mut self.rng);
-        self.options.install_ms = 0;
+        (self.options.install_ms, self.options.crash_at_write) = (0, 0);
+        self.options.sync_ms = self.options.sync_ms.min(10);
         for member in &mut self.members {
             member.paused_until = 0;
             member.down_until = 0;
+            member.crash_at = None;
         }
         let healed = self.now;
         self.clients.stop();
@@ -151,11 +159,15 @@ impl World {
             let states = || self.members.iter().map(|m| m.replica.as_ref().map(Replica::state));
             let applied: BTreeSet<_> = states().map(|s| s.map(|s| s.applied)).collect();
             let leases = states().flatten().map(|s| s.store.ttl_count()).max();
-            let settled = self.now > healed + 10_000 && applied.len() == 1 && self.clients.idle() && leases == Some(0);
+            let settled =
+                self.now > healed + 10_000 && applied.len() == 1 && self.clients.idle() && leases == Some(0);
             if settled {
                 break;
             }
-            assert!(self.now < healed + 60_000, "a healed cluster did not settle: {applied:?}, {leases:?} leases");
+            assert!(
+                self.now < healed + 60_000,
+                "a healed cluster did not settle: {applied:?}, {leases:?} leases"
+            );
         }
         self.clients.force_one_more_write(self.now);
         let begun = self.now;
@@ -178,8 +190,12 @@ impl World {
         let (crash, at) = self.due(self.faults.crash, self.options.crash_every_ms);
         self.faults.crash = at.min(end);
         if crash && self.members[some].replica.is_some() {
-            let down = self.rng.random_range(0..6_000);
-            self.crash(some, down);
+            // Now and then power is gone for all of them.
+            if self.rng.random_range(0..4) == 0 {
+                (0..self.members.len()).for_each(|at| self.crash(at));
+            } else {
+                self.crash(some);
+            }
         }
         let (pause, at) = self.due(self.faults.pause, self.options.pause_every_ms);
         self.faults.pause = at.min(end);
@@ -203,14 +219,18 @@ impl World {
         }
     }
 
-    fn crash(&mut self, at: usize, down_ms: u64) {
+    fn crash(&mut self, at: usize) {
+        let longest = if self.rng.random_range(0..2) == 0 { 50 } else { 6_000 };
         let member = &mut self.members[at];
-        member.replica = None;
+        member.crash_at = None;
+        if member.replica.take().is_none() {
+            return;
+        }
         let installs = member.disk.pending.iter().filter(|(_, write)| write.install.is_some()).count();
         self.oracle.coverage.crashes += 1;
         self.oracle.coverage.installs_cut_short += installs as u64;
         member.disk.crash(&mut self.rng);
-        member.down_until = self.now + down_ms;
+        member.down_until = self.now + self.rng.random_range(1..longest);
         self.clients.member_crashed(member.id);
     }
 
@@ -224,7 +244,7 @@ impl World {
             id: member.id,
             session: member.id << 32 | member.boots,
             seed: self.rng.next_u64(),
-            election_ticks: 10,
+            election_ticks: self.options.election_ticks as usize,
             request_timeout: REQUEST_TIMEOUT,
         };
         let clock = member.disk.clock.map(|(term, time, noted)| match self.options.bug {
@@ -253,7 +273,9 @@ impl World {
         self.now = next;
         for at in 0..self.members.len() {
             let member = &self.members[at];
-            if member.replica.is_none() && member.down_until <= self.now {
+            if member.crash_at.is_some_and(|crash| crash <= self.now) {
+                self.crash(at);
+            } else if member.replica.is_none() && member.down_until <= self.now {
                 self.boot(at);
             }
         }
@@ -311,7 +333,9 @@ impl World {
                 }
                 _ if lost => continue,
                 Wire::Connected => Input::Connected { peer: from },
-                Wire::Frame(messages, forwarded, beacon) => Input::Frame { from, messages, forwarded, beacon },
+                Wire::Frame(messages, forwarded, beacon) => {
+                    Input::Frame { from, messages, forwarded, beacon }
+                }
             };
             self.input(at, input);
         }
@@ -425,7 +449,6 @@ impl World {
         let (acknowledge, send) = match self.options.bug {
             Some(Bug::AckBeforeSync) => (true, true),
             Some(Bug::OwnEntriesBeforeSync) => (true, false),
-            Some(Bug::InstallBeforeSync) => (write.install.is_some(), write.install.is_some()),
             _ => (false, false),
         };
         if send {
@@ -436,9 +459,23 @@ impl World {
         if acknowledge {
             self.input(at, Input::Persisted { number: write.number });
         }
+        self.maybe_crash_soon(at, &write, latency);
         let pending = &mut self.members[at].disk.pending;
         let after = pending.back().map_or(due, |(last, _)| due.max(*last));
         pending.push_back((after, write));
+    }
+
+    /// Promises are broken by who forgets that they were made: crashes are worth most around them.
+    fn maybe_crash_soon(&mut self, at: usize, write: &LogWrite, latency: u64) {
+        let one_in = match self.options.crash_at_write {
+            0 => return,
+            n if write.install.is_some() => n.div_ceil(4),
+            n if write.hard_state.is_some() => n,
+            _ => return,
+        };
+        if self.rng.random_range(0..one_in) == 0 {
+            self.members[at].crash_at = Some(self.now + self.rng.random_range(1..2 * latency + 50));
+        }
     }
 
     fn watch(&mut self, at: usize, effects: &Effects) {
