@@ -8,13 +8,14 @@
 //! - [`Handle`] makes requests of it: with [`Handle::set`], [`Handle::get`], [`Handle::watch_all`] in simple cases, and as a
 //!   [`Backend`] with every operation of the API.
 //! - [`Config`] says how it runs; [`Config::default`] is a member alone on loopback.
-//! - [`Client`](client::Client) talks to any member, or any etcd, over HTTP.
+//! - [`Client`] talks to any member, or any etcd, over HTTP.
 //!
 //! The modules below are the parts of a member, `store` and `replica` at the core of it; they are documented for those
 //! who work on them, and may change from release to release.
 
 pub mod client;
 pub mod ctl;
+pub mod demo;
 pub mod discovery;
 pub mod http;
 pub mod node;
@@ -23,6 +24,7 @@ pub mod storage;
 pub mod store;
 pub mod transport;
 
+pub use client::Client;
 pub use http::backend::{Backend, BackendError, Consistency, Watch, WatchItem, WatchRequest};
 pub use node::config::Config;
 pub use node::{Handle, Node, NodeWatch, StartError};

@@ -260,7 +260,7 @@ mod tests {
 
         #[test]
         fn escaped_values_come_back(value in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let escaped: String = value.iter().map(|byte| format!("%{byte:02X}")).collect();
+            let escaped = value.iter().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
             let source = format!("value={escaped}").into_bytes();
             let mut found = None;
             pairs(&source, |_, read| found = Some(read.into_owned())).unwrap();

@@ -36,7 +36,9 @@ pub(super) async fn open(
     match dir.identity()? {
         Some(identity) => {
             refuse_other_member(config, bootstrap, dir, &identity)?;
-            resume(dir, identity, limits)
+            let member = resume(dir, identity, limits)?;
+            refuse_other_cluster(config, bootstrap, &member)?;
+            Ok(member)
         }
         None => found(config, bootstrap, dir, limits).await,
     }
@@ -70,15 +72,39 @@ fn refuse_other_member(
     if let Some(found) = found.filter(|found| *found != asked) {
         return Err(StartError::OtherCluster { path, found, asked });
     }
-    if let Bootstrap::Static { members, token, state: ClusterState::New } = bootstrap
-        && found_cluster_id(members, token) != identity.cluster_id
-    {
+    Ok(())
+}
+
+/// Clusters that kept the default token are told apart by their addresses.
+fn refuse_other_cluster(config: &Config, bootstrap: &Bootstrap, member: &Member) -> Result<(), StartError> {
+    let Bootstrap::Static { members: asked, token, state: ClusterState::New } = bootstrap else {
+        return Ok(());
+    };
+    if found_cluster_id(asked, token) == member.identity.cluster_id {
+        return Ok(());
+    }
+    let members = &member.recovered.state.members;
+    let known = |url: &String| {
+        member.identity.peer_urls.contains(url) || members.values().any(|info| info.peer_urls.contains(url))
+    };
+    if asked.iter().any(|one| plain(one).1.iter().any(known)) {
         // Not an error: members come and go, and units are brought up to date.
         tracing::warn!(
             "-initial-cluster names other members than those that this member's cluster was founded with; it is ignored"
         );
+        return Ok(());
     }
-    Ok(())
+    Err(StartError::OtherCluster {
+        path: config.data_dir().display().to_string(),
+        found: initial_cluster(members.values().map(|info| (info.name.clone(), info.peer_urls.clone()))),
+        asked: initial_cluster(asked.iter().map(plain)),
+    })
+}
+
+/// Members as the flag has them.
+fn initial_cluster(members: impl Iterator<Item = (String, Vec<String>)>) -> String {
+    let pairs = members.flat_map(|(name, urls)| urls.into_iter().map(move |url| format!("{name}={url}")));
+    format!("-initial-cluster {}", pairs.collect::<Vec<_>>().join(","))
 }
 
 fn found_cluster_id(members: &[InitialMember], token: &str) -> u64 {
@@ -112,7 +138,7 @@ fn resume(dir: &DataDir, identity: Identity, limits: HistoryLimits) -> Result<Me
         base: found.base,
         entries: found.entries,
         hard_state: found.hard_state,
-        clock: dir.load_clock().map(ClusterTime),
+        clock: dir.load_clock().map(|(term, ms)| (term, ClusterTime(ms))),
     };
     Ok(Member { identity, storage, recovered })
 }

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Runs a member until it is told to stop (SIGTERM, SIGINT) or must. Blocks.
 pub fn serve(config: Config) -> ExitCode {
     init_log(&config.log_level);
+    raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&format!("cannot start the runtime: {error}")),
@@ -32,6 +33,16 @@ pub(super) fn init_log(level: &str) {
         .try_init();
 }
 
+/// Each waiting client is a connection; the soft limit of most shells and units would end at a thousand of them.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "could not raise the limit of open files");
+    }
+}
+
 fn refuse(error: &str) -> ExitCode {
     eprintln!("quorate: {error}");
     ExitCode::FAILURE
@@ -47,9 +58,6 @@ async fn run(config: Config) -> ExitCode {
         };
     let clients = join(&config.listen_client_urls);
     let peers = join(&config.listen_peer_urls);
-    for warning in config.warnings() {
-        tracing::warn!("{warning}");
-    }
     let node = tokio::select! {
         node = Node::start(config) => match node {
             Ok(node) => node,

@@ -8,9 +8,13 @@ use std::time::Duration;
 
 impl Replica {
     pub(super) fn tick(&mut self, now: Duration) {
-        self.draw_election_timeout();
-        self.raw.tick();
-        self.campaign_early();
+        // Raft panics when it is to campaign between taking a snapshot and having it on disk (`hup` slices the log from
+        // `applied`, which the snapshot has cut off). A follower it is, for the moment, and nothing but time-outs count.
+        if self.installing.is_none() {
+            self.draw_election_timeout();
+            self.raw.tick();
+            self.campaign_early();
+        }
         let leads = self.standing.leads;
         let mut failed = Vec::new();
         self.pending.tick(now, !leads, |token, sent| {
@@ -98,7 +102,7 @@ impl Replica {
             self.reads.restart();
             if before.leads {
                 // What was queued comes again from its origins, or is pending here.
-                self.clock.leave_office(before.term, now);
+                self.clock.leave_office(now);
                 self.queue.clear();
                 self.queue_bytes = 0;
                 self.expiry_proposed = false;
@@ -106,7 +110,7 @@ impl Replica {
         }
         if standing.leads && !self.clock.in_office() && self.state.applied.term == standing.term {
             // Its own first entry is applied, so every earlier one is, and it knows the latest time in the log.
-            self.clock.take_office(self.state.time, now);
+            self.clock.take_office(standing.term, self.state.time, now);
             self.reads.restart();
         }
     }

@@ -109,8 +109,8 @@ impl Reads {
         }
     }
 
-    /// Gives up rounds that stay open too long, and readers whose time is over.
-    pub(super) fn tick(&mut self, now: Duration, mut failed: impl FnMut(Token)) {
+    /// Gives up rounds that stay open too long: their readers wait for the next.
+    pub(super) fn give_up_lost(&mut self, now: Duration) {
         let mut at = 0;
         while at < self.rounds.len() {
             if now.saturating_sub(self.rounds[at].started) < ROUND_PATIENCE {
@@ -119,6 +119,10 @@ impl Reads {
                 self.waiting.extend(round.readers);
             }
         }
+    }
+
+    /// Gives up readers whose time is over.
+    pub(super) fn tick(&mut self, now: Duration, mut failed: impl FnMut(Token)) {
         let mut sweep = |readers: &mut Vec<Waiting>| {
             readers.retain(|reader| {
                 let alive = reader.deadline > now;
@@ -129,6 +133,9 @@ impl Reads {
             });
         };
         sweep(&mut self.waiting);
+        for round in &mut self.rounds {
+            sweep(&mut round.readers);
+        }
         for (_, readers) in &mut self.confirmed {
             sweep(readers);
         }
@@ -177,6 +184,7 @@ mod tests {
         reads.add(Token(1), MS * 7000);
         let first = reads.begin(MS).unwrap();
         let mut failed = Vec::new();
+        reads.give_up_lost(MS + ROUND_PATIENCE);
         reads.tick(MS + ROUND_PATIENCE, |t| failed.push(t.0));
         let second = reads.begin(MS + ROUND_PATIENCE).unwrap();
         assert_ne!(first, second);
@@ -194,7 +202,7 @@ mod tests {
         let context = reads.begin(MS).unwrap();
         let mut failed = Vec::new();
         reads.tick(MS * 300, |t| failed.push(t.0));
-        assert_eq!(failed, vec![1]);
+        assert_eq!(failed, vec![1], "also in the middle of a round");
         reads.confirm(&context, 0);
         assert!(ready(&mut reads, 5).is_empty());
     }

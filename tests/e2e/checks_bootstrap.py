@@ -1,9 +1,11 @@
 """How a cluster comes to be: by a discovery URL, by the environment, by flags of each generation; and how it refuses to."""
 
+import random
+import re
 import subprocess
 import time
 
-from cluster import BOTH, CheckFailed, check, eventually, expect, expect_equal
+from checking import BOTH, CheckFailed, check, eventually, expect, expect_equal
 
 
 @check("bootstrap-discovery")
@@ -80,23 +82,46 @@ def flag_forms(ctx):
 
 @check("bootstrap-killed-and-started-again")
 def killed_and_started_again(ctx):
-    token = ctx.new_token(ctx.discovery_service())
+    service = ctx.discovery_service()
+    token = ctx.new_token(service)
     first, second, third = (ctx.old_style(f"m{number}", token) for number in (1, 2, 3))
-    for pause in (0.02, 0.1, 0.3, 0.8):
+    for pause in (0.02, 0.1, 0.3):
         first.start()
         second.start()
         time.sleep(pause)
         first.kill()
         time.sleep(pause / 2)
         second.kill()
-    first.start()
-    second.start()
-    third.start()
-    # And once more at the worst moment: when the cluster is just being made.
-    time.sleep(0.2)
-    third.kill()
-    third.start()
+    # The service too: it keeps who has registered.
+    service.kill()
+    service.start()
+    ctx.wait_healthy([service])
+    # And at the worst moments: when the cluster is just being made.
+    chance = random.Random(ctx.dir.name)
+    for _ in range(6):
+        for member in (first, second, third):
+            member.start()
+        time.sleep(chance.uniform(0.05, 0.4))
+        for member in (first, second, third):
+            member.kill()
+    for member in (first, second, third):
+        member.start()
     ctx.expect_forms([first, second, third])
+
+
+@check("bootstrap-static-killed-and-started-again")
+def static_killed_and_started_again(ctx):
+    members = ctx.static_cluster(start=False)
+    chance = random.Random(ctx.dir.name)
+    for _ in range(6):
+        for member in members:
+            member.start()
+        time.sleep(chance.uniform(0.02, 0.4))
+        for member in members:
+            member.kill()
+    for member in members:
+        member.start()
+    ctx.expect_forms(members)
 
 
 @check("bootstrap-full")
@@ -128,17 +153,47 @@ def refusals(ctx):
 
 @check("bootstrap-dead-discovery")
 def dead_discovery(ctx):
-    """A service that is down may come back: the member says so, and either waits or ends; it does not hang in silence."""
-    dead = ctx.member("never-started")
-    url = f"{dead.url}/{'a' * 32}"
-    member = ctx.old_style("m1", url).start()
+    """A service that is down is waited for, not in silence; if it comes back the member goes on, else it ends and says why."""
+    dead, late = ctx.member("never-started"), ctx.old_style("discovery")
+    lost = ctx.old_style("lost", f"{dead.url}/{'a' * 32}").start()
+    nowhere = ctx.old_style("nowhere", f"http://quorate.invalid/{'a' * 32}").start()
+    service = late.start()
+    ctx.wait_healthy([service])
+    token = ctx.new_token(service, size=1)
+    service.stop()
+    patient = ctx.old_style("patient", token).start()
+    for member, place in ((lost, str(dead.client_port)), (nowhere, "quorate.invalid"), (patient, str(service.client_port))):
+        def said_so(member=member, place=place):
+            return re.search(f"discovery: no answer.*{place}", member.output())
 
-    def said_so():
-        return str(dead.client_port) in member.output() and ("discovery" in member.output().lower())
+        eventually(said_so, 15, "the member says that the discovery service does not answer")
+    service.start()
+    ctx.expect_forms([patient])
+    for member, place in ((lost, str(dead.client_port)), (nowhere, "quorate.invalid")):
+        ctx.expect_refusal(member, f"discovery: no answer from .*{place}.*is the URL right", timeout=60, one_line=False)
 
-    eventually(said_so, 15, "the member says that the discovery service does not answer")
-    if not member.alive:
-        ctx.expect_refusal(member, "discovery")
+
+@check("bootstrap-discovery-gone-afterwards")
+def discovery_gone(ctx):
+    """Once formed, a cluster needs its discovery service no more. With the flags of 2.x and their environment."""
+    service = ctx.discovery_service()
+    token = ctx.new_token(service)
+    members = []
+    for number in (1, 2, 3):
+        env = {"ETCD_LISTEN_CLIENT_URLS": "http://{client}", "ETCD_ADVERTISE_CLIENT_URLS": "http://{client}"}
+        members.append(
+            ctx.member(
+                f"m{number}", "--name", f"m{number}", "--discovery", token,
+                "--listen-peer-urls", "http://{peer}", "--initial-advertise-peer-urls", "http://{peer}", env=env,
+            ).start()
+        )  # fmt: skip
+    ctx.expect_forms(members)
+    service.kill()
+    for member in members:
+        member.kill()
+    for member in members:
+        member.start()
+    ctx.expect_forms(members)
 
 
 @check("bootstrap-duplicate-name")

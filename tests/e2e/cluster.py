@@ -18,6 +18,8 @@ import urllib.request
 from collections import deque
 from dataclasses import dataclass, field
 
+from checking import CheckFailed, eventually, expect, expect_equal
+
 START_TIMEOUT = 30.0
 # Longer than a leader election with default settings, shorter than anybody's patience.
 REQUEST_TIMEOUT = 10.0
@@ -26,38 +28,26 @@ REQUEST_TIMEOUT = 10.0
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-class CheckFailed(Exception):
-    """What a check found wrong, in words."""
-
-
-def expect(condition, message):
-    if not condition:
-        raise CheckFailed(message)
-
-
-def expect_equal(actual, expected, what):
-    expect(actual == expected, f"{what}: expected {expected!r}, got {actual!r}")
-
-
-def eventually(probe, timeout, what, interval=0.05):
-    """Calls `probe` until it gives something true, and gives that."""
-    deadline = time.monotonic() + timeout
-    while True:
-        result = probe()
-        if result:
-            return result
-        expect(time.monotonic() < deadline, f"not within {timeout:g} s: {what}")
-        time.sleep(interval)
-
+# A line of a log that says what goes on, not why it ends. (A real etcd's would be JSON; it is not asked to refuse anything.)
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z  ?(INFO|WARN) ")
 
 _taken_ports = set()
+_port_range = (20000, 32000)
+
+
+def use_ports(first, end):
+    """Where `free_port` looks: [first, end)."""
+    global _port_range
+    _port_range = (first, end)
 
 
 def free_port():
     """A port below the kernel's own range for outgoing connections, so that none of those takes it between a kill and a restart."""
-    start = 20000 + (os.getpid() * 97) % 9000
-    for port in range(start, start + 12000):
-        port = 20000 + (port - 20000) % 12000
+    first, end = _port_range
+    count = end - first
+    start = (os.getpid() * 97) % count
+    for number in range(count):
+        port = first + (start + number) % count
         if port in _taken_ports:
             continue
         with contextlib.closing(socket.socket()) as probe:
@@ -161,6 +151,13 @@ class Member:
             self.process.kill()
         self.process.wait()
 
+    def pause(self):
+        """As a machine that stands still: its sockets stay open, and its clock goes on."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self.process.send_signal(signal.SIGCONT)
+
     def stop(self, timeout=15.0):
         if self.alive:
             self.process.send_signal(signal.SIGTERM)
@@ -202,7 +199,12 @@ class Context:
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="e2e-", dir=scratch))
         self.members = []
         self.history = deque(maxlen=40)
+        self.notes = []
         self.cleanups = []
+
+    def note(self, text):
+        """What was measured, for the line that says that the check passed."""
+        self.notes.append(text)
 
     # Where the real etcd is known to behave differently, and the check is run against it to see whether the check is right.
     @property
@@ -308,14 +310,14 @@ class Context:
             program=self.programs["etcd"], **options,
         )  # fmt: skip
 
-    def static_cluster(self, size=3, token="e2e", start=True):
+    def static_cluster(self, size=3, token="e2e", start=True, extra=()):
         """Members of the target with the flags of 2.x and a static initial cluster."""
         ports = [(free_port(), free_port()) for _ in range(size)]
         initial = ",".join(f"m{number}=http://127.0.0.1:{peer}" for number, (_, peer) in enumerate(ports, 1))
         members = []
         for number, pair in enumerate(ports, 1):
             name = f"m{number}"
-            cluster = ["--initial-cluster", initial, "--initial-cluster-state", "new", "--initial-cluster-token", token]
+            cluster = ["--initial-cluster", initial, "--initial-cluster-state", "new", "--initial-cluster-token", token, *extra]
             if self.is_etcd:
                 members.append(self.etcd(name, *cluster, ports=pair))
             else:
@@ -376,8 +378,11 @@ class Context:
                 expect(answer.status == 200, f"{reader.name} does not have what {writer.name} acknowledged: {answer.text}")
                 expect_equal(answer.node["value"], writer.name, f"/formed/{number} on {reader.name}")
 
-    def expect_refusal(self, member, pattern, timeout=20.0, one_line=False):
-        """It ends by itself, with code 1 or 2, and says why in its last line, without a trace of a crash."""
+    def expect_refusal(self, member, pattern, timeout=20.0, one_line=True):
+        """It ends by itself, with code 1 or 2, and says why in its last line, without a trace of a crash.
+
+        `one_line`: that is all it says, but for log lines that say what it does.
+        """
         code = member.wait_for_exit(timeout)
         output = member.output()
         lines = [line for line in output.splitlines() if line.strip()]
@@ -385,21 +390,5 @@ class Context:
         expect("panicked" not in output and "backtrace" not in output, f"{member.name} panicked: {output!r}")
         expect(lines, f"{member.name} ended with {code} and said nothing")
         expect(re.search(pattern, lines[-1], re.IGNORECASE), f"{member.name}: last line {lines[-1]!r} does not match {pattern!r}")
-        if one_line:
-            expect_equal(len(lines), 1, f"{member.name}: lines of output ({output!r})")
-
-
-CHECKS = []
-
-
-def check(name, targets=("quorate",), timeout=120):
-    """Registers a check. `targets`: which programs are expected to pass it."""
-
-    def register(function):
-        CHECKS.append((name, targets, timeout, function))
-        return function
-
-    return register
-
-
-BOTH = ("quorate", "etcd")
+        errors = [line for line in lines if not LOG_LINE.match(line)]
+        expect(not one_line or len(errors) == 1, f"{member.name}: more than one line of error: {output!r}")

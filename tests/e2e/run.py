@@ -16,10 +16,14 @@ import sys
 import time
 import traceback
 
-import checks_api  # noqa: F401  registers its checks, as the others
+import checks_keys  # noqa: F401  registers its checks, as the others
+import checks_ttl  # noqa: F401
+import checks_clients  # noqa: F401
 import checks_bootstrap  # noqa: F401
 import checks_faults  # noqa: F401
-from cluster import CHECKS, CheckFailed, Context
+import checks_refusals  # noqa: F401
+from checking import CHECKS, CheckFailed
+from cluster import Context, use_ports
 
 
 def parse_arguments():
@@ -32,10 +36,16 @@ def parse_arguments():
     parser.add_argument("--only", metavar="NAME", action="append", help="only checks whose name begins so; may be repeated")
     parser.add_argument("--repeat", metavar="N", type=int, default=1, help="everything that many times")
     parser.add_argument("--scratch", metavar="DIR", help="where data directories go (default: the system's)")
+    parser.add_argument("--ports", metavar="FIRST-LAST", default="20000-31999", help="that members may use (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="name the checks and end")
     arguments = parser.parse_args()
     if arguments.target == "quorate" and not arguments.quorate and not arguments.list:
         parser.error("--quorate is needed (or --target etcd)")
+    try:
+        first, last = map(int, arguments.ports.split("-"))
+        use_ports(first, last + 1)
+    except ValueError:
+        parser.error(f"--ports: {arguments.ports!r} is not FIRST-LAST")
     return arguments
 
 
@@ -59,7 +69,7 @@ def run_one(name, function, timeout, programs, arguments):
     try:
         function(ctx)
         signal.alarm(0)
-        print(f"ok {name} ({time.monotonic() - started:.1f} s)", flush=True)
+        print(f"ok {name} ({time.monotonic() - started:.1f} s)" + "".join(f"; {note}" for note in ctx.notes), flush=True)
         return True
     except Exception as error:  # whatever it was, the other checks go on
         signal.alarm(0)
