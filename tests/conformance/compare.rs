@@ -13,6 +13,9 @@ const CLOCK_TOLERANCE: f64 = 1.2;
 
 /// What is not the same, in one line; `None`: nothing.
 pub(crate) fn difference(request: &Request, theirs: &Answer, ours: &Answer) -> Option<String> {
+    if theirs.status == 0 {
+        return Some("no answer to compare with".to_owned());
+    }
     if theirs.status != ours.status {
         return Some(format!("status {} became {}", theirs.status, ours.status));
     }

@@ -2,175 +2,14 @@
 //! paths, bodies and methods that are wrong in every way known.
 
 use crate::wire::Request;
+use crate::words::{BOOLS, CONTENT_TYPES, METHODS, NUMBERS, ODD_SEGMENTS, ODD_TARGETS, SEGMENTS, VALUES};
 use rand::{RngExt as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 
 /// How many past events conditions are taken from.
 const REMEMBERED: usize = 60;
-
-const SEGMENTS: [&str; 6] = ["a", "b", "c", "a", "b", "_h"];
-/// Decoded: a space, a quote, markup, escapes that decode to others, no UTF-8, a newline, separators of lines, and more.
-const ODD_SEGMENTS: [&str; 34] = [
-    "a.b",
-    "A",
-    "d%20e",
-    "%22",
-    "%3Ca%3E%26",
-    "%25",
-    "%2525",
-    "%ff%fe",
-    "%c3%28",
-    "x%0ay",
-    "%C3%A9",
-    "%c3%a9",
-    "%e2%80%a8",
-    "%7F",
-    "%00",
-    "%08%0c",
-    "a+b",
-    "a%2Bb",
-    "a=b",
-    "a%3fb",
-    "a%23b",
-    "~!$'()*,",
-    "...",
-    ".a",
-    "_",
-    "__",
-    "a_b",
-    "a:b",
-    "@",
-    "%5C",
-    "[a]",
-    "0",
-    "%F0%9F%A6%80",
-    "a%2Fb",
-];
-const VALUES: [&str; 14] = [
-    "1",
-    "2",
-    "1",
-    "2",
-    "",
-    "a+b",
-    "%20x",
-    "%C3%A9",
-    "%ff",
-    "%3C%26%3E",
-    "%00%1f%7f",
-    "%22%5C%2F",
-    "%E2%80%A9%0d%0a%09",
-    "one+two",
-];
-const BOOLS: [&str; 16] = [
-    "true", "true", "true", "false", "false", "1", "0", "t", "F", "TRUE", "False", "yes", "", "tRUE", "2",
-    "true%20",
-];
-const NUMBERS: [&str; 14] = [
-    "0",
-    "1",
-    "-1",
-    "",
-    "x",
-    "+5",
-    "1.5",
-    "1e3",
-    "0x10",
-    "007",
-    "18446744073709551615",
-    "18446744073709551616",
-    "%20",
-    "5%20",
-];
-const CONTENT_TYPES: [&str; 18] = [
-    "application/x-www-form-urlencoded; param=value",
-    "application/x-www-form-urlencoded;charset=utf-8",
-    "Application/X-WWW-Form-Urlencoded",
-    "application/x-www-form-urlencoded ; a=\"b;c\"",
-    "text/plain",
-    "application/json",
-    "multipart/form-data",
-    "application/octet-stream",
-    "application/x-www-form-urlencoded; a",
-    "application/x-www-form-urlencoded;",
-    "application/x-www-form-urlencoded; a=b; a=c",
-    "application/x-www-form-urlencodedx",
-    "foo",
-    "foo/",
-    ";",
-    "foo bar",
-    "application/x-www-form-urlencoded; a*=utf-8''b",
-    "application/x-www-form-urlencoded, text/plain",
-];
-const METHODS: [&str; 12] = [
-    "OPTIONS", "OPTIONS", "PATCH", "TRACE", "get", "Put", "FOO", "PROPFIND", "QGET", "SYNC", "M-SEARCH",
-    "LINK",
-];
-/// Anywhere but below `/v2/keys/`, or not clean, or no path at all.
-const ODD_TARGETS: [&str; 61] = [
-    "/v2/keys",
-    "/v2/keys?sorted=true",
-    "/v2/keys//",
-    "//v2/keys/a",
-    "/v2//keys/a",
-    "/v2/keys//a",
-    "/v2/keys/a//",
-    "/v2/keys/a//b",
-    "/v2/keys/./a",
-    "/v2/keys/a/.",
-    "/v2/keys/a/./",
-    "/v2/keys/a/..",
-    "/v2/keys/a/../b",
-    "/v2/keys/a/../b?sorted=true&x=%zz",
-    "/v2/keys/..",
-    "/v2/keys/../keys/a",
-    "/v2/keys/../../..",
-    "/../v2/keys/a",
-    "/./v2/keys/a",
-    "/v2/keys/%2e%2e/a",
-    "/v2/keys/..%2fb",
-    "/v2/keys/%2E",
-    "/v2/keys/a%2F%2Fb",
-    "/v2/keys%2Fa",
-    "/v2%2fkeys/a",
-    "/%76%32/keys/a",
-    "/v2/keys/%zz",
-    "/v2/keys/%",
-    "/v2/keys/%4",
-    "/v2/keys/a%",
-    "/v2/keys/a//é",
-    "/v2/keys//%20%22%3f%23%25%2b%3b",
-    "/v2/keys//~!$&'()*+,;=:@[]",
-    "/v2/keys//%ff?a=b?c",
-    "/v2/keys//a?",
-    "/v2/keys//<>",
-    "/v2/keys//a'b",
-    "/v2/keysfoo",
-    "/v2/key",
-    "/v2",
-    "/v2/",
-    "/",
-    "/foo",
-    "/v1/keys/a",
-    "/v2/keys/?",
-    "/v2/keys/??",
-    "/v2/keys/?a?sorted=true",
-    "/v2/machines/",
-    "/v2/stats",
-    "/v2/stats/",
-    "/v2/stats/selfx",
-    "/version/",
-    "/health/",
-    "/metrics/x",
-    "/V2/keys/a",
-    "http://other/v2/keys/a",
-    "http://other/v2/keys//a",
-    "http://other",
-    "*",
-    "v2/keys/a",
-    "/v2/keys/a\tb",
-];
 
 /// What happened, as far as conditions are made of it.
 #[derive(Clone, Debug)]
@@ -496,7 +335,7 @@ impl Generator {
                 2 => 0,
                 _ => self.index.saturating_sub(self.rng.random_range(0..40)).max(self.first_index),
             };
-            target.push_str(&format!("&waitIndex={index}"));
+            _ = write!(target, "&waitIndex={index}");
         }
         Request::get(&target)
     }

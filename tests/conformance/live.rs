@@ -6,7 +6,7 @@ use crate::generate::{Generator, Step};
 use crate::server::{Product, Server, advance};
 use crate::wire::{Answer, Connection, Request};
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::time::Duration;
 
@@ -162,10 +162,9 @@ impl Run {
     fn ask(&mut self, request: &Request) {
         let (theirs, ours) = self.pair.ask(request);
         *self.tally.statuses.entry(theirs.status).or_default() += 1;
-        if matches!(theirs.status, 200 | 201) && request.method != "GET" && request.method != "HEAD" {
-            if let Some(index) = theirs.index() {
-                self.generator.learn(request, index, &value(&theirs));
-            }
+        let writes = !matches!(&request.method[..], "GET" | "HEAD") && matches!(theirs.status, 200 | 201);
+        if let Some(index) = theirs.index().filter(|_| writes) {
+            self.generator.learn(request, index, &value(&theirs));
         }
         if !self.compare(request, &theirs, &ours) {
             self.pair.level();
@@ -238,5 +237,8 @@ impl Wait {
 fn value(answer: &Answer) -> String {
     let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let value = body["node"]["value"].as_str().unwrap_or_default();
-    value.bytes().map(|byte| format!("%{byte:02x}")).collect()
+    value.bytes().fold(String::new(), |mut escaped, byte| {
+        _ = write!(escaped, "%{byte:02x}");
+        escaped
+    })
 }

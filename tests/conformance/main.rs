@@ -14,6 +14,7 @@ mod live;
 mod script;
 mod server;
 mod wire;
+mod words;
 
 use std::fmt::Write as _;
 use std::sync::Mutex;

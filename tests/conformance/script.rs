@@ -236,7 +236,7 @@ fn read(text: &str) -> Vec<Said> {
         };
         let (_, answer) = said.last_mut().expect("an answer after its request");
         if let Some(body) = detail.strip_prefix('|') {
-            answer.body.extend(body[1..].as_bytes());
+            answer.body.extend(&body.as_bytes()[1..]);
             answer.body.push(b'\n');
         } else if let Some((name, value)) = detail.split_once(": ") {
             answer.headers.push((name.to_owned(), value.to_owned()));

@@ -208,11 +208,13 @@ pub(crate) struct Connection {
     received: Vec<u8>,
     ended: bool,
     to_head: bool,
+    /// The server closes it after the answer without saying so.
+    is_old: bool,
 }
 
 impl Connection {
     pub(crate) fn to(server: SocketAddr) -> Self {
-        Self { server, stream: None, received: Vec::new(), ended: false, to_head: false }
+        Self { server, stream: None, received: Vec::new(), ended: false, to_head: false, is_old: false }
     }
 
     /// Sends a request and waits for the answer to its end.
@@ -224,6 +226,7 @@ impl Connection {
     /// Sends a request.
     pub(crate) fn send(&mut self, request: &Request) -> io::Result<()> {
         self.to_head = request.method == "HEAD";
+        self.is_old = request.version == "HTTP/1.0";
         let stream = match &mut self.stream {
             Some(stream) => stream,
             slot => {
@@ -241,8 +244,10 @@ impl Connection {
         loop {
             if let Some(answer) = self.so_far()?.filter(|answer| answer.complete) {
                 self.received.drain(..answer.consumed);
-                let closes =
-                    answer.header("Connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+                let closes = match answer.header("Connection") {
+                    Some(value) => value.eq_ignore_ascii_case("close"),
+                    None => self.is_old,
+                };
                 if closes || self.ended {
                     *self = Self::to(self.server);
                 }
