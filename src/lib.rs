@@ -15,6 +15,7 @@
 
 pub mod client;
 pub mod ctl;
+pub mod demo;
 pub mod discovery;
 pub mod http;
 pub mod node;

@@ -1,4 +1,5 @@
 //! What the layout promises, checked against the source: which module may know which, and how long a file may be.
+#![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

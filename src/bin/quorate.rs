@@ -27,7 +27,7 @@ fn main() -> ExitCode {
             }
             quorate::node::serve(*config)
         }
-        Ok(Invocation::Demo(args)) => demo(&args),
+        Ok(Invocation::Demo(args)) => quorate::demo::run(&args),
         Ok(Invocation::Check(data_dir)) => check(&data_dir),
     }
 }
@@ -50,8 +50,7 @@ fn print(text: &str) -> ExitCode {
 fn check(data_dir: &Path) -> ExitCode {
     match quorate::storage::check(data_dir) {
         Ok(report) => {
-            let text: String = report.lines.iter().map(|line| format!("{line}\n")).collect();
-            let printed = print(&text);
+            let printed = print(&(report.lines.join("\n") + "\n"));
             if report.is_sound() { printed } else { ExitCode::FAILURE }
         }
         Err(error) => {
@@ -59,8 +58,4 @@ fn check(data_dir: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn demo(_args: &[String]) -> ExitCode {
-    ExitCode::FAILURE // being written
 }

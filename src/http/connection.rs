@@ -213,7 +213,7 @@ mod tests {
         let (mut client, _phase, mut server) = pair();
         let trickle = tokio::spawn(async move {
             while client.write_all(b"x").await.is_ok() {
-                tokio::time::sleep(LIMITS.header / 4).await
+                tokio::time::sleep(LIMITS.header / 4).await;
             }
         });
         let started = Instant::now();

@@ -104,7 +104,7 @@ fn reads_are_linearizable_unless_they_ask_not_to_be() {
     ] {
         match read(Get, query, "").unwrap() {
             KeysRequest::Read { consistency, recursive: false, .. } => {
-                assert_eq!(consistency, expected, "{query}")
+                assert_eq!(consistency, expected, "{query}");
             }
             other => panic!("{query}: {other:?}"),
         }

@@ -7,6 +7,7 @@ fn get(path: &str) -> Result<Route, Refusal> {
     route(&Method::GET, path, None)
 }
 
+#[expect(clippy::unnecessary_wraps)] // as `route` answers
 fn key(path: &str) -> Result<Route, Refusal> {
     Ok(Route::Keys(Key::parse(path.as_bytes())))
 }

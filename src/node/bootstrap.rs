@@ -138,7 +138,7 @@ fn resume(dir: &DataDir, identity: Identity, limits: HistoryLimits) -> Result<Me
         base: found.base,
         entries: found.entries,
         hard_state: found.hard_state,
-        clock: dir.load_clock().map(ClusterTime),
+        clock: dir.load_clock().map(|(term, ms)| (term, ClusterTime(ms))),
     };
     Ok(Member { identity, storage, recovered })
 }

@@ -115,8 +115,10 @@ impl LogThread {
     }
 
     fn done(&self, number: u64, then_send: Vec<raft::eraftpb::Message>) {
-        self.peers.send_messages(then_send);
+        // The core first: an answer to one of these messages must not reach it before it knows of the write, or a
+        // member could win a vote with entries that it does not count as its own yet, which is fatal to raft.
         let _ = self.driver.send(DriverInput::Input(Input::Persisted { number }));
+        self.peers.send_messages(then_send);
     }
 }
 

@@ -9,7 +9,7 @@ use super::wire::Peers;
 use crate::http::backend::{BackendError, ClockReading, Member, Status, View, Written};
 use crate::replica::{Effects, Failure, Input, LogPosition, MemberInfo, Replica, Reply, Standing, State, Token};
 use crate::storage::Checkpoints;
-use crate::store::{Action, Command, Event, Outcome, StoreError};
+use crate::store::{Action, ClusterTime, Command, Event, Outcome, StoreError};
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::{BTreeMap, HashMap};
@@ -55,6 +55,8 @@ enum Waiter {
 pub(super) struct News {
     pub outcomes: Vec<Outcome>,
     pub clock: ClockReading,
+    /// More has happened before these than is known here: watchers must look for themselves what they have missed.
+    pub gap: bool,
 }
 
 /// The member's status, and since when it has seen the present leader.
@@ -76,8 +78,8 @@ pub(super) struct Links {
     pub clock: Arc<ClockCell>,
     pub checkpoints: Arc<Checkpoints>,
     pub disk_stats: Arc<DiskStats>,
-    /// Keeps a reading of cluster time for a restart.
-    pub keep_clock: Box<dyn Fn(u64) + Send>,
+    /// Keeps a term and a reading of cluster time for a restart.
+    pub keep_clock: Box<dyn Fn(u64, u64) + Send>,
 }
 
 /// How the driver is set up.
@@ -99,7 +101,7 @@ pub(super) struct Driver {
     /// The members as they were last published and told to the transport.
     members_told: Option<Arc<BTreeMap<u64, MemberInfo>>>,
     members: Arc<BTreeMap<u64, Member>>,
-    clock_kept: u64,
+    clock_kept: (u64, u64),
 }
 
 struct CheckpointPlan {
@@ -121,7 +123,7 @@ impl Driver {
             checkpoint,
             members_told: None,
             members: Arc::default(),
-            clock_kept: 0,
+            clock_kept: (0, 0),
         }
     }
 
@@ -225,9 +227,10 @@ impl Driver {
         if effects.publish {
             self.publish();
         }
-        if !effects.events.is_empty() {
+        if effects.watchers_cleared || !effects.events.is_empty() {
             let clock = self.links.clock.read();
-            let _ = self.links.news.send(News { outcomes: effects.events, clock });
+            let news = News { outcomes: effects.events, clock, gap: effects.watchers_cleared };
+            let _ = self.links.news.send(news);
         }
         for reply in effects.replies {
             self.reply(reply);
@@ -369,10 +372,11 @@ impl Driver {
     /// Notes cluster time beside the log, now and then, while there is a key that it matters to.
     fn keep_clock(&mut self, now: Duration) {
         const KEEP_EVERY_MS: u64 = 1_000;
-        let reading = self.replica.vouched_time(now).0;
-        if self.replica.state().store.ttl_count() > 0 && reading >= self.clock_kept + KEEP_EVERY_MS {
-            self.clock_kept = reading;
-            (self.links.keep_clock)(reading);
+        let (term, ClusterTime(reading)) = self.replica.vouched_time(now);
+        let due = term != self.clock_kept.0 || reading >= self.clock_kept.1 + KEEP_EVERY_MS;
+        if self.replica.state().store.ttl_count() > 0 && due {
+            self.clock_kept = (term, reading);
+            (self.links.keep_clock)(term, reading);
         }
     }
 }

@@ -94,7 +94,7 @@ impl Node {
         let peer_listeners = listen(&config.listen_peer_urls, "peers").await?;
         let data_dir = Arc::new(DataDir::open(&config.data_dir())?);
         let member = bootstrap::open(&config, &bootstrap, &data_dir).await?;
-        let started = Member::start(&config, member, &data_dir)?;
+        let started = Parts::start(&config, member, &data_dir)?;
         let identity = PeerIdentity { cluster_id: started.cluster_id, member_id: started.member_id };
         let inbox = MemberInbox {
             driver: started.driver.clone(),
@@ -264,8 +264,8 @@ async fn publish(handle: Handle, name: String, client_urls: Vec<String>, mut sto
     }
 }
 
-/// The threads of a member and the ways to them.
-struct Member {
+/// A member without its sockets: its threads and the ways to them.
+struct Parts {
     cluster_id: u64,
     member_id: u64,
     handle: Handle,
@@ -277,7 +277,7 @@ struct Member {
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Member {
+impl Parts {
     fn start(
         config: &Config,
         member: bootstrap::Member,
@@ -342,8 +342,8 @@ impl Member {
             clock: Arc::clone(&clock),
             checkpoints,
             disk_stats,
-            keep_clock: Box::new(move |ms| {
-                if let Err(error) = clock_dir.save_clock(ms) {
+            keep_clock: Box::new(move |term, ms| {
+                if let Err(error) = clock_dir.save_clock(term, ms) {
                     tracing::warn!(%error, "could not note the cluster's time; keys may live longer after a restart");
                 }
             }),
@@ -383,7 +383,10 @@ impl Member {
 
 /// Tells watchers what was applied, until the driver is gone; then their watches end.
 fn tell(news: &Receiver<News>, watches: &Watches) {
-    while let Ok(News { outcomes, clock }) = news.recv() {
+    while let Ok(News { outcomes, clock, gap }) = news.recv() {
+        if gap {
+            watches.interrupt();
+        }
         watches.deliver(&outcomes, clock);
     }
     watches.close();

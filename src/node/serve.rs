@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Runs a member until it is told to stop (SIGTERM, SIGINT) or must. Blocks.
 pub fn serve(config: Config) -> ExitCode {
     init_log(&config.log_level);
+    raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&format!("cannot start the runtime: {error}")),
@@ -30,6 +31,16 @@ pub(super) fn init_log(level: &str) {
         .with_ansi(ansi)
         .with_target(false)
         .try_init();
+}
+
+/// Each waiting client is a connection; the soft limit of most shells and units would end at a thousand of them.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "could not raise the limit of open files");
+    }
 }
 
 fn refuse(error: &str) -> ExitCode {

@@ -75,6 +75,16 @@ impl Watches {
         }
     }
 
+    /// What happened last cannot be told event by event (a snapshot was installed that does not reach back): every
+    /// watcher goes back to the history, which tells it what it may still have, or that there is a gap.
+    pub(super) fn interrupt(&self) {
+        let live = &mut *self.live();
+        // One by one: a new hub would give their ids to others, whom they would take off when they are dropped.
+        for (id, _) in live.slots.drain() {
+            live.hub.remove(id);
+        }
+    }
+
     /// Ends every watch: the member is shutting down.
     pub(super) fn close(&self) {
         let live = &mut *self.live();
@@ -182,6 +192,7 @@ impl NodeWatch {
                 return Scanned::Found(make_notice(event, self.clock));
             }
         }
+        self.next = until.saturating_add(1);
         Scanned::Nothing
     }
 
@@ -241,5 +252,78 @@ impl Watch for NodeWatch {
 impl Drop for NodeWatch {
     fn drop(&mut self) {
         self.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{ClusterTime, Command, HistoryLimits, Store};
+    use std::future::Future as _;
+    use std::time::SystemTime;
+
+    const CLOCK: ClockReading = ClockReading { cluster: ClusterTime(0), wall: SystemTime::UNIX_EPOCH };
+
+    fn set(store: &mut Store, key: &str) -> Outcome {
+        let key = Key::parse(key.as_bytes());
+        let command = Command::Set { key, value: "v".into(), dir: false, ttl: None, refresh: false };
+        store.apply(ClusterTime(0), &command).unwrap()
+    }
+
+    fn waits(watch: &mut NodeWatch) -> bool {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        std::pin::pin!(watch.next()).poll(&mut context).is_pending()
+    }
+
+    fn publish(view: &ArcSwap<View>, store: &Store) {
+        view.store(Arc::new(View {
+            store: store.clone(),
+            raft_index: 1,
+            raft_term: 1,
+            members: Arc::default(),
+        }));
+    }
+
+    #[tokio::test]
+    async fn a_live_watcher_is_told_of_a_gap_that_a_snapshot_left() {
+        let mut store = Store::new(HistoryLimits { events: 3, bytes: 1 << 20 });
+        let view = Arc::new(ArcSwap::from_pointee(View {
+            store: store.clone(),
+            raft_index: 1,
+            raft_term: 1,
+            members: Arc::default(),
+        }));
+        let watches = Watches::new(Arc::clone(&view));
+        let key = Key::parse(b"/");
+        let request = WatchRequest { key, recursive: true, stream: true, since: 0 };
+        let mut watch = watches.watch(request.clone(), CLOCK).unwrap();
+        let mut later = watches.watch(request, CLOCK).unwrap();
+        let first = set(&mut store, "/a");
+        publish(&view, &store);
+        // Both become live: the first event is read from the history, and then there is nothing more.
+        for watch in [&mut watch, &mut later] {
+            let Some(WatchItem::Event(notice)) = watch.next().await else { panic!("no event") };
+            assert_eq!(notice.event.index, first.event.index);
+            assert!(waits(watch));
+        }
+        for _ in 0..9 {
+            set(&mut store, "/a");
+        }
+        publish(&view, &store);
+        watches.interrupt();
+        let Some(WatchItem::Lagged { delivered }) = watch.next().await else { panic!("a silent gap") };
+        assert_eq!(delivered, first.event.index);
+        assert!(watch.next().await.is_none());
+        // One that asks again does not lose its place to one that is dropped.
+        let key = Key::parse(b"/");
+        let request = WatchRequest { key, recursive: true, stream: true, since: 0 };
+        let mut anew = watches.watch(request, CLOCK).unwrap();
+        assert!(waits(&mut anew));
+        drop(later);
+        let last = set(&mut store, "/a");
+        publish(&view, &store);
+        watches.deliver(std::slice::from_ref(&last), CLOCK);
+        let Some(WatchItem::Event(notice)) = anew.next().await else { panic!("no event") };
+        assert_eq!(notice.event.index, last.event.index);
     }
 }

@@ -93,12 +93,10 @@ impl Inbox for MemberInbox {
     fn frame(&self, from: u64, frame: peer::Frame) {
         let mut messages = Vec::with_capacity(frame.raft.len());
         for bytes in &frame.raft {
-            match decode(bytes) {
-                Some(message) => messages.push(message),
-                None => tracing::warn!(
-                    peer = format_args!("{from:x}"),
-                    "a raft message cannot be decoded; dropped"
-                ),
+            if let Some(message) = decode(bytes) {
+                messages.push(message);
+            } else {
+                tracing::warn!(peer = format_args!("{from:x}"), "a raft message cannot be decoded; dropped");
             }
         }
         self.push(Input::Frame { from, messages, forwarded: frame.forwarded, beacon: frame.beacon });

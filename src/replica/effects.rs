@@ -120,7 +120,7 @@ pub struct LogWrite {
     pub hard_state: Option<HardState>,
     /// Whether it must be on disk before `then_send`.
     pub sync: bool,
-    /// To be sent to the peers they name when this write is on disk, and not before.
+    /// To be sent to the peers they name when this write is on disk and [`Input::Persisted`] is on its way, not before.
     pub then_send: Vec<Message>,
 }
 

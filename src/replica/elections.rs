@@ -102,7 +102,7 @@ impl Replica {
             self.reads.restart();
             if before.leads {
                 // What was queued comes again from its origins, or is pending here.
-                self.clock.leave_office(before.term, now);
+                self.clock.leave_office(now);
                 self.queue.clear();
                 self.queue_bytes = 0;
                 self.expiry_proposed = false;
@@ -110,7 +110,7 @@ impl Replica {
         }
         if standing.leads && !self.clock.in_office() && self.state.applied.term == standing.term {
             // Its own first entry is applied, so every earlier one is, and it knows the latest time in the log.
-            self.clock.take_office(self.state.time, now);
+            self.clock.take_office(standing.term, self.state.time, now);
             self.reads.restart();
         }
     }

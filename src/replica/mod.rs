@@ -102,8 +102,8 @@ pub struct Recovered {
     pub entries: Vec<Entry>,
     /// Term, vote and commit index.
     pub hard_state: HardState,
-    /// The last cluster time that was heard of, if it was kept.
-    pub clock: Option<ClusterTime>,
+    /// The last cluster time that was heard of and the term of the leader who said so, if they were kept.
+    pub clock: Option<(u64, ClusterTime)>,
 }
 
 /// An entry's data stays below this, unless one request alone is larger.
@@ -205,9 +205,13 @@ impl Replica {
         let raw = RawNode::new(&raft_config, log, &logger).map_err(|e| e.to_string())?;
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         let early = rng.random_range(1..=EARLY_CAMPAIGN_TICKS);
-        let known = clock.map_or(state.time, |hint| hint.max(state.time));
+        // A hint from before the last term in the state may be ahead of what was stamped since: see `clock`.
+        let (term, time) = match clock {
+            Some((term, time)) if term >= state.applied.term => (term, time.max(state.time)),
+            _ => (state.applied.term, state.time),
+        };
         let mut replica = Self {
-            clock: Clock::new(known, now),
+            clock: Clock::new(term, time, now),
             pending: Pending::new(config.session),
             reads: Reads::new(config.session),
             raw,
@@ -256,8 +260,8 @@ impl Replica {
         self.clock.offset_micros()
     }
 
-    /// The last cluster time that a leader vouched for: worth keeping for a restart.
-    pub fn vouched_time(&self, now: Duration) -> ClusterTime {
+    /// The last cluster time that a leader vouched for, and its term: worth keeping for a restart.
+    pub fn vouched_time(&self, now: Duration) -> (u64, ClusterTime) {
         self.clock.vouched(now)
     }
 
@@ -335,7 +339,7 @@ impl Replica {
             if !self.raw.has_ready() {
                 break;
             }
-            self.ready()?;
+            self.ready(now)?;
         }
         let effects = &mut self.effects;
         self.reads.take_ready(self.state.applied.index, |token| effects.replies.push(Reply::Read { token }));

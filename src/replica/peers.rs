@@ -40,16 +40,29 @@ impl Replica {
         }
     }
 
-    /// Refuses what would make raft panic: a commit index or log position that this member cannot have.
+    /// Refuses what would make raft panic: a commit index or log position that this member cannot have, a message
+    /// without what belongs into it.
     pub(super) fn plausible(&self, message: &Message) -> bool {
-        match message.get_msg_type() {
+        let kind = message.get_msg_type();
+        // Without a term raft takes a message for one of its own making, which nothing is checked of. A question for
+        // the leader has none.
+        if (message.term == 0) != (kind == MessageType::MsgReadIndex) {
+            return false;
+        }
+        match kind {
             MessageType::MsgHeartbeat => {
                 message.term < self.raw.raft.term || message.commit <= self.raw.raft.raft_log.last_index()
             }
             MessageType::MsgAppend => {
                 let contiguous = message.entries.iter().enumerate();
-                contiguous.into_iter().all(|(i, e)| e.index == message.index + 1 + i as u64)
+                let next = message.index.checked_add(1);
+                contiguous.into_iter().all(|(i, e)| next.and_then(|next| next.checked_add(i as u64)) == Some(e.index))
             }
+            // A follower cannot have more of this term's log than the leader.
+            MessageType::MsgAppendResponse => {
+                message.term != self.raw.raft.term || message.index <= self.raw.raft.raft_log.last_index()
+            }
+            MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => message.entries.len() == 1,
             // To campaign while a snapshot is not on disk yet is more than raft can do; see `tick`.
             MessageType::MsgTimeoutNow => self.installing.is_none(),
             _ => true,
@@ -79,7 +92,11 @@ impl Replica {
         if !fits {
             return;
         }
-        self.incoming = Some(state);
+        let index = state.applied.index;
         let _ = self.raw.step(message);
+        // Raft passes over one that is older than what it has, and that may be another snapshot not installed yet.
+        if self.raw.raft.snap().is_some_and(|taken| taken.get_metadata().index == index) {
+            self.incoming = Some(state);
+        }
     }
 }

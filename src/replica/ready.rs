@@ -4,18 +4,23 @@ use super::{LogPosition, LogWrite, Replica, Reply, SnapshotToSend, State, state}
 use raft::eraftpb::{ConfChange, ConfChangeV2, Entry, EntryType, Message, MessageType};
 use raft::{GetEntriesContext, Storage as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Replica {
-    pub(super) fn ready(&mut self) -> Result<(), String> {
+    pub(super) fn ready(&mut self, now: Duration) -> Result<(), String> {
         let mut ready = self.raw.ready();
         let install =
-            (!ready.snapshot().is_empty()).then(|| self.install(ready.snapshot().get_metadata().index));
+            (!ready.snapshot().is_empty()).then(|| self.install(ready.snapshot().get_metadata().index, now));
         let install = install.transpose()?;
         let entries = ready.take_entries();
         self.raw.mut_store().append(entries.clone());
         let must_sync = ready.must_sync();
-        // The commit index alone is not worth a write: a restarted member learns it again.
-        let hard_state = ready.hs().filter(|_| must_sync).cloned();
+        // The commit index alone is not worth a write: a restarted member learns it again. A snapshot replaces all that
+        // is in the log, the vote too.
+        let hard_state = match install {
+            Some(_) => Some(self.raw.raft.hard_state()),
+            None => ready.hs().filter(|_| must_sync).cloned(),
+        };
         if let Some(hard_state) = ready.hs() {
             self.raw.mut_store().set_hard_state(hard_state.clone());
         }
@@ -29,7 +34,7 @@ impl Replica {
         let committed = ready.take_committed_entries();
         self.raw.advance_append_async(ready);
         self.log_write(LogWrite { number, install, entries, hard_state, sync: must_sync, then_send });
-        self.apply(committed)
+        self.apply(committed, now)
     }
 
     /// Hands a write to the log, or, when there is nothing in it and nothing before it, is done with it at once.
@@ -113,12 +118,13 @@ impl Replica {
         self.effects.snapshots.push(SnapshotToSend { to, message: Box::new(message), state });
     }
 
-    pub(super) fn install(&mut self, index: u64) -> Result<Box<State>, String> {
+    pub(super) fn install(&mut self, index: u64, now: Duration) -> Result<Box<State>, String> {
         let Some(state) = self.incoming.take().filter(|state| state.applied.index == index) else {
             return Err(format!("raft installs a snapshot at {index} that was not received"));
         };
         let seen = self.state.store.index();
         self.state = *state.clone();
+        self.clock.hear(state.applied.term, state.time, now);
         self.raw.mut_store().reset(state.applied, state.membership.clone());
         let history = self.state.store.history();
         if history.first_index() <= seen + 1 {
@@ -133,19 +139,20 @@ impl Replica {
         Ok(state)
     }
 
-    pub(super) fn apply(&mut self, entries: Vec<Entry>) -> Result<(), String> {
+    pub(super) fn apply(&mut self, entries: Vec<Entry>, now: Duration) -> Result<(), String> {
         let Some(last) = entries.last().map(|e| e.index) else { return Ok(()) };
         for entry in entries {
             match entry.get_entry_type() {
                 EntryType::EntryNormal => {
+                    let done = self.state.apply(&entry)?;
                     if !entry.data.is_empty() {
                         self.expiry_proposed = false;
+                        self.clock.hear(entry.term, self.state.time, now);
                     }
-                    let done = self.state.apply(&entry)?;
                     self.answer(done);
                 }
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
-                    self.change_membership(&entry)?
+                    self.change_membership(&entry)?;
                 }
             }
         }

@@ -1,1 +1,142 @@
+//! What takes a peer's exact words to come about; what takes luck is found in `tests/sim`.
 
+use super::*;
+use crate::store::HistoryLimits;
+use raft::eraftpb::{Message, MessageType};
+
+const LIMITS: HistoryLimits = HistoryLimits { events: 100, bytes: 1 << 20 };
+const MS: Duration = Duration::from_millis(1);
+
+fn founding() -> State {
+    let infos = (1..=3).map(|id| (id, MemberInfo::default()));
+    State::founding(7, infos.collect(), LIMITS)
+}
+
+fn start(recovered: Recovered) -> Replica {
+    let config =
+        ReplicaConfig { id: 1, session: 1, seed: 1, election_ticks: 10, request_timeout: Duration::from_secs(7) };
+    Replica::new(config, recovered, Duration::ZERO).unwrap()
+}
+
+fn member() -> Replica {
+    let hard_state = HardState { term: 1, commit: 1, ..HardState::default() };
+    let base = LogPosition::FOUNDING;
+    start(Recovered { state: founding(), base, entries: vec![], hard_state, clock: None })
+}
+
+fn message(kind: MessageType, from: u64, term: u64) -> Message {
+    let mut message = Message { from, to: 1, term, ..Message::default() };
+    message.set_msg_type(kind);
+    message
+}
+
+fn frame(replica: &mut Replica, message: Message) {
+    let input = Input::Frame { from: message.from, messages: vec![message], forwarded: vec![], beacon: None };
+    replica.step(MS, input);
+}
+
+fn snapshot(from: u64, term: u64, index: u64) -> Input {
+    let mut state = founding();
+    state.applied = LogPosition { index, term };
+    let mut message = message(MessageType::MsgSnapshot, from, term);
+    let metadata = message.mut_snapshot().mut_metadata();
+    (metadata.index, metadata.term) = (index, term);
+    metadata.set_conf_state(state.membership.clone());
+    Input::Snapshot { message: Box::new(message), state: Box::new(state) }
+}
+
+#[test]
+fn of_two_snapshots_at_once_the_newer_is_installed_and_durable_with_its_term() {
+    let mut replica = member();
+    replica.step(MS, snapshot(2, 3, 90));
+    replica.step(MS, snapshot(2, 3, 40));
+    let effects = replica.flush(MS).unwrap();
+    assert_eq!(replica.state().applied.index, 90);
+    let write = effects.writes.iter().find(|write| write.install.is_some()).unwrap();
+    assert_eq!(write.hard_state.as_ref().map(|hs| (hs.term, hs.commit)), Some((3, 90)));
+    assert!(write.sync && !write.then_send.is_empty(), "the answer waits for the disk");
+}
+
+#[test]
+fn a_member_that_installs_a_snapshot_neither_campaigns_nor_panics() {
+    let mut replica = member();
+    replica.step(MS, snapshot(2, 3, 90));
+    let number = replica.flush(MS).unwrap().writes.last().unwrap().number;
+    for _ in 0..50 {
+        replica.step(MS, Input::Tick);
+    }
+    frame(&mut replica, message(MessageType::MsgTimeoutNow, 2, 3));
+    assert_eq!(replica.flush(MS).unwrap().send.len(), 0);
+    replica.step(MS, Input::Persisted { number });
+    for _ in 0..50 {
+        replica.step(MS, Input::Tick);
+    }
+    let effects = replica.flush(MS).unwrap();
+    let asks = |m: &Message| m.get_msg_type() == MessageType::MsgRequestPreVote;
+    let later = effects.writes.iter().flat_map(|write| &write.then_send);
+    let sent = effects.send.iter().flat_map(|(_, out)| &out.messages).chain(later);
+    assert!(sent.into_iter().any(asks), "once it has it on disk it does");
+}
+
+#[test]
+fn a_hint_of_an_earlier_term_than_the_state_does_not_count() {
+    let restart = |clock| {
+        let mut state = founding();
+        state.applied = LogPosition { index: 5, term: 4 };
+        state.time = ClusterTime(1_000);
+        let hard_state = HardState { term: 4, commit: 5, ..HardState::default() };
+        let replica = start(Recovered { base: state.applied, state, entries: vec![], hard_state, clock });
+        replica.vouched_time(MS)
+    };
+    assert_eq!(restart(None), (4, ClusterTime(1_000)));
+    assert_eq!(restart(Some((3, ClusterTime(60_000)))), (4, ClusterTime(1_000)));
+    assert_eq!(restart(Some((4, ClusterTime(60_000)))), (4, ClusterTime(60_000)));
+}
+
+#[test]
+fn nonsense_from_a_peer_is_passed_over() {
+    let lead = |replica: &mut Replica| {
+        frame(replica, message(MessageType::MsgHeartbeat, 2, 3));
+        replica.flush(MS).unwrap();
+    };
+    let mut replica = member();
+    lead(&mut replica);
+    // Raft would take the first for its own, and its commit index; it would index an empty list for the second.
+    let mut answer = message(MessageType::MsgReadIndexResp, 2, 0);
+    answer.index = 1 << 40;
+    answer.mut_entries().push(Entry::default());
+    frame(&mut replica, answer);
+    frame(&mut replica, message(MessageType::MsgReadIndex, 2, 0));
+    let mut heartbeat = message(MessageType::MsgHeartbeat, 2, 3);
+    heartbeat.commit = 1 << 40;
+    frame(&mut replica, heartbeat);
+    for index in [1, 1 << 40, u64::MAX] {
+        let mut append = message(MessageType::MsgAppend, 2, 3);
+        (append.index, append.log_term, append.commit) = (index, 1, u64::MAX);
+        append.mut_entries().push(Entry { index: index.wrapping_add(2), term: 3, ..Entry::default() });
+        frame(&mut replica, append);
+    }
+    replica.flush(MS).unwrap();
+    assert_eq!(replica.standing().commit, 1);
+    lead(&mut replica);
+    assert_eq!(replica.standing().leader, 2, "and goes on");
+}
+
+#[test]
+fn a_leader_passes_over_answers_that_cannot_be() {
+    let mut state = founding();
+    state.membership = raft::eraftpb::ConfState::from((vec![1], vec![2]));
+    let hard_state = HardState { term: 1, commit: 1, ..HardState::default() };
+    let mut replica =
+        start(Recovered { state, base: LogPosition::FOUNDING, entries: vec![], hard_state, clock: None });
+    let effects = replica.flush(MS).unwrap();
+    assert!(replica.standing().leads);
+    replica.step(MS, Input::Persisted { number: effects.writes.last().unwrap().number });
+    let term = replica.standing().term;
+    let mut answer = message(MessageType::MsgAppendResponse, 2, term);
+    answer.index = u64::MAX;
+    frame(&mut replica, answer);
+    frame(&mut replica, message(MessageType::MsgReadIndex, 2, 0));
+    replica.flush(MS).unwrap();
+    assert!(replica.standing().leads);
+}

@@ -105,13 +105,15 @@ impl DataDir {
         files::sync_parent(&path)
     }
 
-    /// Leaves a hint of the cluster's clock, in milliseconds. It survives the process but perhaps not the machine: there
+    /// Leaves a hint of the cluster's clock, in milliseconds, and the term of the leader who said so. It survives the process but perhaps not the machine: there
     /// is no fsync, so that it costs nothing.
-    pub fn save_clock(&self, ms: u64) -> Result<(), StorageError> {
+    pub fn save_clock(&self, term: u64, ms: u64) -> Result<(), StorageError> {
         let path = self.clock_path();
-        let mut cell = [0; 16];
-        cell[..8].copy_from_slice(&ms.to_le_bytes());
-        cell[8..].copy_from_slice(&xxh3_64(&ms.to_le_bytes()).to_le_bytes());
+        let mut cell = [0; 24];
+        cell[..8].copy_from_slice(&term.to_le_bytes());
+        cell[8..16].copy_from_slice(&ms.to_le_bytes());
+        let checksum = xxh3_64(&cell[..16]);
+        cell[16..].copy_from_slice(&checksum.to_le_bytes());
         OpenOptions::new()
             .write(true)
             .create(true)
@@ -123,11 +125,11 @@ impl DataDir {
     }
 
     /// The hint of [`DataDir::save_clock`]; `None` if there is none that is whole.
-    pub fn load_clock(&self) -> Option<u64> {
-        let cell: [u8; 16] = fs::read(self.clock_path()).ok()?.try_into().ok()?;
-        let (ms, checksum) = cell.split_at(8);
-        let intact = xxh3_64(ms).to_le_bytes() == checksum;
-        intact.then(|| ms.try_into().map(u64::from_le_bytes).unwrap_or_default())
+    pub fn load_clock(&self) -> Option<(u64, u64)> {
+        let cell: [u8; 24] = fs::read(self.clock_path()).ok()?.try_into().ok()?;
+        let number = |at: usize| cell[at..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+        let (term, ms, checksum) = (number(0)?, number(8)?, number(16)?);
+        (xxh3_64(&cell[..16]) == checksum).then_some((term, ms))
     }
 
     /// Opens the log and the checkpoints, and finds out where they left off.

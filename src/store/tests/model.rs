@@ -200,14 +200,13 @@ fn check_event(event: &Event, told: Told, model: &Model) {
     assert_eq!((event.action, path(&event.node.key), event.refresh), (action, at, refresh));
     assert_eq!((event.time.0, event.node.modified), (model.now, event.index));
     assert_eq!(event.prev_node.as_ref().map(entry), before);
-    match after {
-        Some(after) => assert_eq!(entry(&event.node), after),
-        None => {
-            let node = &event.node;
-            assert_eq!((&node.value, node.deadline), (&None, None));
-            let before = event.prev_node.as_ref().unwrap();
-            assert_eq!((node.dir, node.created), (before.dir, before.created));
-        }
+    if let Some(after) = after {
+        assert_eq!(entry(&event.node), after);
+    } else {
+        let node = &event.node;
+        assert_eq!((&node.value, node.deadline), (&None, None));
+        let before = event.prev_node.as_ref().unwrap();
+        assert_eq!((node.dir, node.created), (before.dir, before.created));
     }
 }
 

@@ -52,7 +52,7 @@ fn a_directory_of_two_hundred_thousand() {
         };
         let below = (0..100).flat_map(|part| {
             let file = move |number: u64| {
-                let deadline = (number % 10 == 0).then_some(ClusterTime(number % 7));
+                let deadline = number.is_multiple_of(10).then_some(ClusterTime(number % 7));
                 node(format!("/wide/{part:02}/{number:04}"), Some(Bytes::from_static(b"v")), deadline)
             };
             [node(format!("/wide/{part:02}"), None, None)].into_iter().chain((0..2000).map(file))
