@@ -1,6 +1,5 @@
 """The clients that people have: etcdctl, and python-etcd."""
 
-import queue
 import re
 
 from checking import BOTH, CheckFailed, check, expect, expect_equal

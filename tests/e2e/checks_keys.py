@@ -1,8 +1,6 @@
 """Keys and watches, on every member."""
 
 import asyncio
-import json
-import queue
 import re
 import resource
 import time

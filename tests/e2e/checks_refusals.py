@@ -8,7 +8,7 @@ import shutil
 import socket
 
 from checking import BOTH, check, eventually, expect, expect_equal
-from cluster import free_port, request
+from cluster import free_port
 
 
 @check("refuses-unknown-flag")

@@ -7,7 +7,6 @@ import threading
 import time
 
 from checking import CheckFailed, expect
-from cluster import request
 
 
 class Waiter(threading.Thread):
