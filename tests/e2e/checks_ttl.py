@@ -149,9 +149,12 @@ class ManyWriter(threading.Thread):
             time.sleep(0.004)
 
 
-@check("ttl-many", targets=BOTH)
+@check("ttl-many")
 def ttl_many(ctx):
-    """Hundreds of keys that run out one after the other: each on time, once, and in the same order on every member."""
+    """Hundreds of keys that run out one after the other: each on time, once, and in the same order on every member.
+
+    (etcd ends a stream that is a hundred events behind, as after one look for what has expired.)
+    """
     members = ctx.static_cluster()
     ctx.put(members[0], "/warm", "up")
     streams = [Stream(member, "/many", recursive="true") for member in members]
@@ -216,37 +219,49 @@ def ttl_refresh(ctx):
     expect(answer.status == 200 and "ttl" not in answer.node, f"a TTL that was taken away: {answer.text}")
 
 
-@check("ttl-through-changes-of-leader", targets=BOTH)
+@check("ttl-through-changes-of-leader", targets=BOTH, timeout=180)
 def ttl_through_changes_of_leader(ctx):
     """Never early; late by no more than there was no leader. Killed, killed when the key is about to expire, and stopped."""
     members = ctx.static_cluster()
-    for number, (ttl, after, end) in enumerate(((4, 0.0, "kill"), (2, 1.9, "kill"), (3, 1.0, "stop"))):
-        leader = ctx.leader(members)
-        rest = [member for member in members if member is not leader]
-        path = f"/ttl/{number}"
-        sent = time.monotonic()
-        index = ctx.put(leader, path, "v", ttl=ttl).node["modifiedIndex"]
-        answered = time.monotonic()
-        waiters = [Waiter(member, path, waitIndex=index + 1) for member in rest]
-        time.sleep(max(0.0, sent + after - time.monotonic()))
-        ended = time.monotonic()
-        ending = threading.Thread(target=getattr(leader, end))
-        ending.start()
-        time.sleep(0.02)
-        eventually(lambda number=number: writes(rest[0], f"/after/{number}"), 15, "a write after the leader is gone", interval=0.01)
-        leaderless = time.monotonic() - ended
-        ending.join()
-        for waiter in waiters:
-            name = waiter.member.name
-            event = waiter.event(15)
-            expect_equal((event["action"], event["node"]["key"]), ("expire", path), f"the event on {name}")
-            lived, late = waiter.at - sent, waiter.at - answered - ttl
-            what = f"on {name} (leader: {end} after {after:g} s; none for {leaderless:.3f} s)"
-            expect(lived >= ttl, f"ttl={ttl} expired early {what}: after {lived:.3f} s")
-            expect(late <= leaderless + ctx.expiry_lateness, f"ttl={ttl} expired {late:.3f} s late {what}")
-        ctx.note(f"{end} after {after:g} s: {late:.2f} s late, no leader for {leaderless:.2f} s")
-        leader.start()
-        ctx.wait_healthy(members)
+    for ttl, after, end in ((4, 0.0, "kill"), (2, 1.9, "kill"), (3, 1.0, "stop")):
+        for attempt in range(4):
+            metronome = Metronome(ctx)
+            late, leaderless = change_of_leader(ctx, members, f"/{end}-{ttl}-{attempt}", ttl, after, end)
+            stalled = metronome.end()
+            text = f"{end} after {after:g} s: {late:.2f} s late, no leader for {leaderless:.2f} s"
+            ctx.note(text)
+            if late <= leaderless + ctx.expiry_lateness:
+                break
+            expect(stalled > ctx.expiry_lateness / 3, f"{text}; the machine stood still for {stalled:.3f} s at most")
+        else:
+            raise CheckFailed(f"late each time: {'; '.join(ctx.notes)}")
+
+
+def change_of_leader(ctx, members, path, ttl, after, end):
+    """By how much the key was late on the last of the others, and for how long there was no leader."""
+    leader = ctx.leader(members)
+    rest = [member for member in members if member is not leader]
+    sent = time.monotonic()
+    index = ctx.put(leader, path, "v", ttl=ttl).node["modifiedIndex"]
+    answered = time.monotonic()
+    waiters = [Waiter(member, path, waitIndex=index + 1) for member in rest]
+    time.sleep(max(0.0, sent + after - time.monotonic()))
+    ended = time.monotonic()
+    ending = threading.Thread(target=getattr(leader, end))
+    ending.start()
+    time.sleep(0.02)
+    eventually(lambda: writes(rest[0], f"/after{path}"), 15, "a write after the leader is gone", interval=0.01)
+    leaderless = time.monotonic() - ended
+    ending.join()
+    for waiter in waiters:
+        name = waiter.member.name
+        event = waiter.event(15)
+        expect_equal((event["action"], event["node"]["key"]), ("expire", path), f"the event on {name}")
+        lived = waiter.at - sent
+        expect(lived >= ttl, f"ttl={ttl} expired early on {name}: after {lived:.3f} s ({end} after {after:g} s)")
+    leader.start()
+    ctx.wait_healthy(members)
+    return max(waiter.at for waiter in waiters) - answered - ttl, leaderless
 
 
 def writes(member, path):
@@ -256,9 +271,12 @@ def writes(member, path):
         return False
 
 
-@check("paused-leader", targets=BOTH)
+@check("paused-leader")
 def paused_leader(ctx):
-    """A leader that stood still while another took over neither expires what was refreshed meanwhile nor answers what was."""
+    """A leader that stood still while another took over neither expires what was refreshed meanwhile nor answers what was.
+
+    (etcd counts the time without a leader: the key runs out before anybody could refresh it.)
+    """
     members = ctx.static_cluster()
     leader = ctx.leader(members)
     rest = [member for member in members if member is not leader]
