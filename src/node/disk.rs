@@ -97,7 +97,10 @@ impl LogThread {
         self.stats.syncs.fetch_add(1, Ordering::Relaxed);
         self.stats.sync_micros.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
         if took.as_millis() > SLOW_SYNC_MS {
-            tracing::warn!(took_ms = took.as_millis() as u64, "the disk is slow: an fsync of the log took long");
+            tracing::warn!(
+                took_ms = took.as_millis() as u64,
+                "the disk is slow: an fsync of the log took long"
+            );
         }
     }
 

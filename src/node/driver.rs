@@ -7,7 +7,9 @@ use super::clock::ClockCell;
 use super::disk::{self, DiskJob, DiskStats};
 use super::wire::Peers;
 use crate::http::backend::{BackendError, ClockReading, Member, Status, View, Written};
-use crate::replica::{Effects, Failure, Input, LogPosition, MemberInfo, Replica, Reply, Standing, State, Token};
+use crate::replica::{
+    Effects, Failure, Input, LogPosition, MemberInfo, Replica, Reply, Standing, State, Token,
+};
 use crate::storage::Checkpoints;
 use crate::store::{Action, ClusterTime, Command, Event, Outcome, StoreError};
 use arc_swap::ArcSwap;
@@ -34,10 +36,21 @@ pub(super) type ReadReply = oneshot::Sender<Result<Arc<View>, BackendError>>;
 /// What the driver takes in.
 pub(super) enum DriverInput {
     Input(Input),
-    Write { command: Command, reply: WriteReply },
-    Read { reply: ReadReply },
-    Publish { name: String, client_urls: Vec<String>, reply: oneshot::Sender<bool> },
-    Checkpointed { upto: LogPosition },
+    Write {
+        command: Command,
+        reply: WriteReply,
+    },
+    Read {
+        reply: ReadReply,
+    },
+    Publish {
+        name: String,
+        client_urls: Vec<String>,
+        reply: oneshot::Sender<bool>,
+    },
+    Checkpointed {
+        upto: LogPosition,
+    },
     CheckpointFailed,
     /// The disk failed: the member must stop.
     Fatal(String),
@@ -112,8 +125,11 @@ struct CheckpointPlan {
 
 impl Driver {
     pub(super) fn new(replica: Replica, links: Links, settings: Settings) -> Self {
-        let checkpoint =
-            CheckpointPlan { running: false, last_index: replica.state().applied.index, bytes_since: replica.log_bytes() };
+        let checkpoint = CheckpointPlan {
+            running: false,
+            last_index: replica.state().applied.index,
+            bytes_since: replica.log_bytes(),
+        };
         Self {
             replica,
             links,
@@ -216,7 +232,8 @@ impl Driver {
             self.links.peers.send(to, outgoing);
         }
         for write in effects.writes {
-            self.checkpoint.bytes_since += write.entries.iter().map(|e| e.data.len() as u64 + 64).sum::<u64>();
+            self.checkpoint.bytes_since +=
+                write.entries.iter().map(|e| e.data.len() as u64 + 64).sum::<u64>();
             if self.links.disk.send(DiskJob::Write(write)).is_err() {
                 return Err(self.why_the_log_ended());
             }
@@ -385,7 +402,11 @@ fn log_change(before: &Status, now: &Standing) {
     if now.leads {
         tracing::info!(term = now.term, "this member leads the cluster now");
     } else if now.leader != 0 {
-        tracing::info!(term = now.term, leader = format_args!("{:x}", now.leader), "the cluster has a leader");
+        tracing::info!(
+            term = now.term,
+            leader = format_args!("{:x}", now.leader),
+            "the cluster has a leader"
+        );
     } else if before.leader != 0 {
         tracing::warn!(term = now.term, "the leader is lost; an election is to follow");
     }

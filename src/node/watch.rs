@@ -62,7 +62,9 @@ impl Watches {
             let mut notice = None;
             let slots = &live.slots;
             live.hub.matching(outcome, |id| {
-                let Some(slot) = slots.get(&id).filter(|slot| slot.from <= outcome.event.index) else { return };
+                let Some(slot) = slots.get(&id).filter(|slot| slot.from <= outcome.event.index) else {
+                    return;
+                };
                 let notice = notice.get_or_insert_with(|| make_notice(&outcome.event, clock));
                 if slot.queue.try_send(Arc::clone(notice)).is_err() {
                     overflowed.push(id);
@@ -94,7 +96,11 @@ impl Watches {
     }
 
     /// Begins a watch; 401 if the history does not reach back to where it is to begin.
-    pub(super) fn watch(self: &Arc<Self>, request: WatchRequest, clock: ClockReading) -> Result<NodeWatch, StoreError> {
+    pub(super) fn watch(
+        self: &Arc<Self>,
+        request: WatchRequest,
+        clock: ClockReading,
+    ) -> Result<NodeWatch, StoreError> {
         let view = self.view.load();
         let index = view.store.index();
         let oldest = view.store.history().first_index();

@@ -4,6 +4,7 @@
 //! they may see, `oracle` holds what must be true of all of it. A failing seed is printed and replays:
 //! `SIM_SEED=n cargo test --test sim one_seed`. `SIM_SEEDS=n` sets how many seeds a run tries, `SIM_FROM=n` the first.
 //! `SIM_BUG=n` puts the n-th known bug into `one_seed`.
+#![allow(unreachable_pub, clippy::struct_field_names)] // modules of one test
 
 mod clients;
 mod disk;

@@ -72,7 +72,9 @@ impl Network {
             if rng.random_range(0..100) < self.duplicate_percent {
                 let mut forwarded = forwarded.clone();
                 if self.bug == Some(Bug::DuplicatesApplied) {
-                    forwarded.iter_mut().for_each(|batch| batch.session ^= rng.next_u64());
+                    for batch in forwarded.iter_mut() {
+                        batch.session ^= rng.next_u64();
+                    }
                 }
                 let wire = Wire::Frame(messages.clone(), forwarded, *beacon);
                 let late = at + rng.random_range(0..200);

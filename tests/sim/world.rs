@@ -288,9 +288,9 @@ impl World {
         for (at, input) in self.clients.due(self.now, &running, &mut self.rng, &mut self.oracle) {
             self.request(at, input);
         }
-        for at in 0..running.len() {
+        for (at, runs) in running.into_iter().enumerate() {
             let member = &self.members[at];
-            if running[at] && (member.dirty || member.wake_at.is_some_and(|wake| wake <= self.now)) {
+            if runs && (member.dirty || member.wake_at.is_some_and(|wake| wake <= self.now)) {
                 self.flush(at);
             }
         }
