@@ -72,7 +72,7 @@ impl Network {
             if rng.random_range(0..100) < self.duplicate_percent {
                 let mut forwarded = forwarded.clone();
                 if self.bug == Some(Bug::DuplicatesApplied) {
-                    for batch in forwarded.iter_mut() {
+                    for batch in &mut forwarded {
                         batch.session ^= rng.next_u64();
                     }
                 }
