@@ -152,7 +152,7 @@ impl Replica {
                     self.answer(done);
                 }
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
-                    self.change_membership(&entry)?
+                    self.change_membership(&entry)?;
                 }
             }
         }

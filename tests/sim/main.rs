@@ -5,6 +5,9 @@
 //! `SIM_SEED=n cargo test --test sim one_seed`. `SIM_SEEDS=n` sets how many seeds a run tries, `SIM_FROM=n` the first.
 //! `SIM_BUG=n` puts the n-th known bug into `one_seed`.
 
+// The modules of a test binary have nobody outside.
+#![allow(unreachable_pub)]
+
 mod clients;
 mod disk;
 mod network;
