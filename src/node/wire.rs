@@ -8,7 +8,7 @@ use crate::store::HistoryLimits;
 use crate::transport::{self, Inbox, Transport};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, TrySendError};
 use protobuf::Message as _;
 use raft::eraftpb::Message;
 use std::collections::BTreeMap;
@@ -134,7 +134,15 @@ impl Inbox for MemberInbox {
     }
 
     fn snapshot_sent(&self, peer: u64, ok: bool) {
-        self.push(Input::SnapshotSent { peer, ok });
+        let input = DriverInput::Input(Input::SnapshotSent { peer, ok });
+        // This one nobody sends again, and without it raft sends that peer nothing more.
+        if let Err(TrySendError::Full(input)) = self.driver.try_send(input) {
+            let driver = self.driver.clone();
+            let wait = move || drop(driver.send(input));
+            if let Err(error) = std::thread::Builder::new().name("snapshot-sent".into()).spawn(wait) {
+                tracing::error!(%error, "could not start a thread to tell of a snapshot that was sent");
+            }
+        }
     }
 
     fn admits(&self, member: u64) -> Result<(), String> {

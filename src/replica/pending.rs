@@ -1,17 +1,22 @@
 //! The writes of this member's clients on their way to being applied.
 //!
 //! Each has a number within the member's session and is kept until it is applied here or its time is over. When the
-//! leader changes, or the way to it was interrupted, all that are kept are sent again, in order; the sessions in the
-//! replicated state see to it that none is applied twice (see `sessions`).
+//! leader changes, or the way to it was interrupted, all that are kept are sent again, in order; one that stays without
+//! an answer is sent again by itself, each time after twice as long, so that a cluster that is slow because it has too
+//! much to do is not given all of it once more every second. The sessions in the replicated state see to it that none
+//! is applied twice (see `sessions`).
 
 use super::Token;
 use super::sessions::WINDOW;
 use crate::proto::command::{Batch, Request, request::Body};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// More than this many writes are not taken: well within the window of a session.
 pub(super) const PENDING_MAX: usize = (WINDOW / 8) as usize;
+
+/// Writes of more bytes than this together are not taken, unless it is one alone.
+const PENDING_BYTES_MAX: usize = 64 << 20;
 
 /// A write whose fate is unknown for this long is sent again: the message that carried it may be lost.
 const RESEND_AFTER: Duration = Duration::from_secs(1);
@@ -20,8 +25,11 @@ const RESEND_AFTER: Duration = Duration::from_secs(1);
 struct Entry {
     token: Token,
     body: Body,
+    bytes: usize,
     deadline: Duration,
     sent: Option<Duration>,
+    /// After so long without an answer it is sent again.
+    patience: Duration,
 }
 
 /// The writes by number.
@@ -30,13 +38,22 @@ pub(super) struct Pending {
     session: u64,
     next_number: u64,
     entries: BTreeMap<u64, Entry>,
-    /// Numbers that were not sent to the present leader yet are those from here on.
+    bytes: usize,
+    /// Numbers that were not sent to the present leader yet are those from here on, and these.
     unsent_from: u64,
+    lost: BTreeSet<u64>,
 }
 
 impl Pending {
     pub(super) fn new(session: u64) -> Self {
-        Self { session, next_number: 0, entries: BTreeMap::new(), unsent_from: 0 }
+        Self {
+            session,
+            next_number: 0,
+            entries: BTreeMap::new(),
+            bytes: 0,
+            unsent_from: 0,
+            lost: BTreeSet::new(),
+        }
     }
 
     pub(super) fn session(&self) -> u64 {
@@ -50,10 +67,14 @@ impl Pending {
     /// Takes a request; `Err` gives nothing away when there are too many.
     pub(super) fn add(&mut self, token: Token, body: Body, deadline: Duration) -> Result<(), Token> {
         let span = self.next_number - self.floor();
-        if self.entries.len() >= PENDING_MAX || span >= WINDOW - 1 {
+        let bytes = body.encoded_len();
+        let full = self.entries.len() >= PENDING_MAX || self.bytes + bytes > PENDING_BYTES_MAX;
+        if (full && !self.entries.is_empty()) || span >= WINDOW - 1 {
             return Err(token);
         }
-        self.entries.insert(self.next_number, Entry { token, body, deadline, sent: None });
+        self.bytes += bytes;
+        let entry = Entry { token, body, bytes, deadline, sent: None, patience: RESEND_AFTER };
+        self.entries.insert(self.next_number, entry);
         self.next_number += 1;
         Ok(())
     }
@@ -67,8 +88,15 @@ impl Pending {
     pub(super) fn take_unsent(&mut self, now: Duration) -> Option<Batch> {
         let floor = self.floor();
         let mut requests = Vec::new();
+        for number in std::mem::take(&mut self.lost).range(..self.unsent_from) {
+            if let Some(entry) = self.entries.get_mut(number) {
+                entry.sent = Some(now);
+                requests.push(Request { number: *number, body: Some(entry.body.clone()) });
+            }
+        }
         for (number, entry) in self.entries.range_mut(self.unsent_from..) {
             entry.sent = Some(now);
+            entry.patience = RESEND_AFTER;
             requests.push(Request { number: *number, body: Some(entry.body.clone()) });
         }
         self.unsent_from = self.next_number;
@@ -82,24 +110,27 @@ impl Pending {
 
     /// A request was applied here; who asked for it, if anybody still waits.
     pub(super) fn applied(&mut self, number: u64) -> Option<Token> {
-        self.entries.remove(&number).map(|entry| entry.token)
+        let entry = self.entries.remove(&number)?;
+        self.bytes -= entry.bytes;
+        Some(entry.token)
     }
 
     /// Gives up writes whose time is over (`true`: it was sent and may still be applied), and, where the way to the
     /// leader may lose them, notices those that were lost.
     pub(super) fn tick(&mut self, now: Duration, may_be_lost: bool, mut failed: impl FnMut(Token, bool)) {
-        let mut lost = false;
-        self.entries.retain(|_, entry| {
+        let (lost, bytes) = (&mut self.lost, &mut self.bytes);
+        self.entries.retain(|number, entry| {
             if entry.deadline <= now {
                 failed(entry.token, entry.sent.is_some());
+                *bytes -= entry.bytes;
                 return false;
             }
-            lost |= entry.sent.is_some_and(|sent| now.saturating_sub(sent) >= RESEND_AFTER);
+            let silent = entry.sent.is_some_and(|sent| now.saturating_sub(sent) >= entry.patience);
+            if silent && may_be_lost && lost.insert(*number) {
+                entry.patience *= 2;
+            }
             true
         });
-        if lost && may_be_lost {
-            self.resend_all();
-        }
     }
 }
 
@@ -152,6 +183,27 @@ mod tests {
         pending.add(Token(0), body(), MS * 7000).unwrap();
         pending.take_unsent(MS);
         pending.tick(MS + RESEND_AFTER, true, |_, _| unreachable!());
-        assert_eq!(numbers(pending.take_unsent(MS)), vec![0]);
+        pending.add(Token(1), body(), MS * 7000).unwrap();
+        assert_eq!(numbers(pending.take_unsent(MS + RESEND_AFTER)), vec![0, 1]);
+        pending.tick(MS + 2 * RESEND_AFTER, true, |_, _| unreachable!());
+        assert_eq!(
+            numbers(pending.take_unsent(MS + 2 * RESEND_AFTER)),
+            vec![1],
+            "the first a second time, only later"
+        );
+        pending.tick(MS + 3 * RESEND_AFTER, true, |_, _| unreachable!());
+        assert_eq!(numbers(pending.take_unsent(MS + 3 * RESEND_AFTER)), vec![0]);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes() {
+        let mut pending = Pending::new(3);
+        let large =
+            || Body::Write(Write { value: vec![0; PENDING_BYTES_MAX / 2].into(), ..Write::default() });
+        pending.add(Token(0), large(), MS * 7000).unwrap();
+        assert_eq!(pending.add(Token(1), large(), MS * 7000), Err(Token(1)));
+        pending.add(Token(2), body(), MS * 7000).unwrap();
+        pending.applied(0);
+        pending.add(Token(3), large(), MS * 7000).unwrap();
     }
 }

@@ -58,7 +58,7 @@ struct Client {
 }
 
 pub struct Clients {
-    clients: Vec<Client>,
+    all: Vec<Client>,
     next_token: u64,
     running: bool,
     /// One more write of the first client is to be made.
@@ -73,7 +73,7 @@ impl Clients {
     pub fn new(count: usize) -> Self {
         let clients = (0..count).map(|n| Client { key: format!("/k/{n}"), ..Client::default() }).collect();
         Self {
-            clients,
+            all: clients,
             next_token: 0,
             running: true,
             forced: false,
@@ -87,19 +87,19 @@ impl Clients {
     }
 
     pub fn idle(&self) -> bool {
-        !self.forced && self.clients.iter().all(|c| c.request.is_none())
+        !self.forced && self.all.iter().all(|c| c.request.is_none())
     }
 
     pub fn force_one_more_write(&mut self, now: u64) {
         self.forced = true;
-        self.clients[0].next_at = now;
+        self.all[0].next_at = now;
     }
 
     /// When the next request is to be made.
     pub fn next_at(&self) -> Option<u64> {
         let wants =
             |(n, c): &(usize, &Client)| c.request.is_none() && (self.running || (self.forced && *n == 0));
-        self.clients.iter().enumerate().filter(wants).map(|(_, c)| c.next_at).min()
+        self.all.iter().enumerate().filter(wants).map(|(_, c)| c.next_at).min()
     }
 
     /// The requests that are due, each with the member that is asked. A member that is not there is not asked.
@@ -111,9 +111,9 @@ impl Clients {
         oracle: &mut Oracle,
     ) -> Vec<(usize, Input)> {
         let mut inputs = vec![];
-        for number in 0..self.clients.len() {
+        for number in 0..self.all.len() {
             let forced = self.forced && number == 0;
-            let client = &mut self.clients[number];
+            let client = &mut self.all[number];
             if client.request.is_some() || client.next_at > now || !(self.running || forced) {
                 continue;
             }
@@ -142,7 +142,7 @@ impl Clients {
     /// An answer reached its client.
     pub fn answer(&mut self, token: Token, outcome: Outcome, now: u64, oracle: &mut Oracle) {
         let asking = |c: &&mut Client| c.request.as_ref().is_some_and(|r| r.token == token);
-        let Some(client) = self.clients.iter_mut().find(asking) else { return };
+        let Some(client) = self.all.iter_mut().find(asking) else { return };
         let Some(Request { since, paused, shown, asked, .. }) = client.request.take() else { return };
         let took = now - since;
         assert!(took <= ANSWER_MS_MAX + paused, "an answer after {took} ms");
@@ -178,16 +178,14 @@ impl Clients {
 
     /// A member does nothing for a while.
     pub fn member_pauses(&mut self, member: u64, ms: u64) {
-        for request in
-            self.clients.iter_mut().filter_map(|c| c.request.as_mut()).filter(|r| r.member == member)
-        {
+        for request in self.all.iter_mut().filter_map(|c| c.request.as_mut()).filter(|r| r.member == member) {
             request.paused += ms;
         }
     }
 
     /// A member is gone, and with it whatever it was asked.
     pub fn member_crashed(&mut self, member: u64) {
-        for client in &mut self.clients {
+        for client in &mut self.all {
             if client.request.as_ref().is_some_and(|r| r.member == member)
                 && let Some(Request { asked: Asked::Write(value), .. }) = client.request.take()
             {

@@ -6,6 +6,9 @@
 //! `SIM_BUG=n` puts the n-th known bug into `one_seed`.
 #![allow(unreachable_pub, clippy::struct_field_names)] // modules of one test
 
+// The modules of a test binary have nobody outside.
+#![allow(unreachable_pub)]
+
 mod clients;
 mod disk;
 mod network;

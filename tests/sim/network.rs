@@ -55,11 +55,11 @@ impl Network {
         let cut = self.cut.contains(&(from, to));
         let lost = cut || (rng.random_range(0..100) < self.loss_percent && matches!(wire, Wire::Frame(..)));
         if lost {
-            let (at, back) =
-                (now + rng.random_range(1..500), if rng.random_range(0..20) == 0 { Some(()) } else { None });
+            let at = now + rng.random_range(1..500);
+            let noticed = rng.random_range(0..20) == 0;
             if matches!(wire, Wire::Snapshot(..)) {
                 self.put(at, Packet { from: to, to: from, wire: Wire::SnapshotSent(false) });
-            } else if back.is_some() {
+            } else if noticed {
                 self.put(at, Packet { from: to, to: from, wire: Wire::Unreachable });
             }
             return;

@@ -3,14 +3,16 @@
 //! Time goes from one thing that is due to the next. Members crash between any two effects, pause (what is sent to
 //! them meanwhile arrives afterwards), and have clocks that are faster or slower than real time.
 
-use crate::clients::{Clients, Outcome};
+mod effects;
+mod faults;
+
+use crate::clients::Clients;
 use crate::disk::Disk;
 use crate::network::{Network, Packet, Wire};
 use crate::options::{Bug, Options};
 use crate::oracle::{Coverage, Oracle};
-use quorate::replica::{
-    Effects, Input, LogWrite, MemberInfo, Outgoing, Replica, ReplicaConfig, Reply, State, Token,
-};
+use faults::Faults;
+use quorate::replica::{Input, MemberInfo, Replica, ReplicaConfig, Reply, State};
 use quorate::store::HistoryLimits;
 use rand::{Rng as _, RngExt as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -63,15 +65,6 @@ impl Member {
         let next = next.unwrap_or(self.next_tick).max(self.paused_until);
         self.crash_at.map_or(next, |crash| crash.min(next))
     }
-}
-
-/// When each kind of fault strikes next.
-#[derive(Default)]
-struct Faults {
-    crash: u64,
-    pause: u64,
-    partition: u64,
-    step_aside: u64,
 }
 
 pub struct World {
@@ -136,9 +129,7 @@ impl World {
         let end = self.now + ms;
         while self.now < end {
             self.inject(end);
-            let faults = &self.faults;
-            let fault = [faults.crash, faults.pause, faults.partition, faults.step_aside].into_iter().min();
-            self.step(fault.unwrap_or(end).min(end));
+            self.step(self.faults.next_at().min(end));
         }
     }
 
@@ -177,69 +168,12 @@ impl World {
         }
     }
 
-    fn due(&mut self, at: u64, every_ms: u64) -> (bool, u64) {
-        match every_ms {
-            0 => (false, u64::MAX),
-            _ if at > self.now => (false, at),
-            _ => (at != 0, self.now + self.rng.random_range(1..2 * every_ms)),
-        }
-    }
-
-    fn inject(&mut self, end: u64) {
-        let some = self.rng.random_range(0..self.members.len());
-        let (crash, at) = self.due(self.faults.crash, self.options.crash_every_ms);
-        self.faults.crash = at.min(end);
-        if crash && self.members[some].replica.is_some() {
-            // Now and then power is gone for all of them.
-            if self.rng.random_range(0..4) == 0 {
-                (0..self.members.len()).for_each(|at| self.crash(at));
-            } else {
-                self.crash(some);
-            }
-        }
-        let (pause, at) = self.due(self.faults.pause, self.options.pause_every_ms);
-        self.faults.pause = at.min(end);
-        if pause && self.members[some].paused_until <= self.now {
-            let ms = self.rng.random_range(100..4_000);
-            self.oracle.coverage.pauses += 1;
-            self.members[some].paused_until = self.now + ms;
-            self.clients.member_pauses(some as u64 + 1, ms);
-        }
-        let (partition, at) = self.due(self.faults.partition, self.options.partition_every_ms);
-        self.faults.partition = at.min(end);
-        if partition {
-            self.oracle.coverage.partitions += 1;
-            self.network.partition(self.now, self.options.members, &mut self.rng);
-        }
-        let (aside, at) = self.due(self.faults.step_aside, self.options.step_aside_every_ms);
-        self.faults.step_aside = at.min(end);
-        if aside && self.runs(some) {
-            self.input(some, Input::StepAside);
-            self.flush(some);
-        }
-    }
-
-    fn crash(&mut self, at: usize) {
-        let longest = if self.rng.random_range(0..2) == 0 { 50 } else { 6_000 };
-        let member = &mut self.members[at];
-        member.crash_at = None;
-        if member.replica.take().is_none() {
-            return;
-        }
-        let installs = member.disk.pending.iter().filter(|(_, write)| write.install.is_some()).count();
-        self.oracle.coverage.crashes += 1;
-        self.oracle.coverage.installs_cut_short += installs as u64;
-        member.disk.crash(&mut self.rng);
-        member.down_until = self.now + self.rng.random_range(1..longest);
-        self.clients.member_crashed(member.id);
-    }
-
     fn boot(&mut self, at: usize) {
-        let limits_seed = self.rng.next_u64();
+        let first_tick = self.rng.random_range(0..TICK_MS);
         let member = &mut self.members[at];
         member.boots += 1;
         member.booted = self.now;
-        member.next_tick = self.now + 1 + limits_seed % TICK_MS;
+        member.next_tick = self.now + 1 + first_tick;
         let config = ReplicaConfig {
             id: member.id,
             session: member.id << 32 | member.boots,
@@ -388,18 +322,6 @@ impl World {
         }
     }
 
-    fn may_read_by_bug(&self, at: usize) -> bool {
-        let Some(replica) = &self.members[at].replica else { return false };
-        let (standing, applied) = (replica.standing(), replica.state().applied);
-        let settled = applied.term == standing.term;
-        match self.options.bug {
-            Some(Bug::LocalReads) => true,
-            Some(Bug::ReadsBeforeFirstCommit) => standing.leads && !settled,
-            Some(Bug::LeaseReads) => standing.leads && settled && applied.index >= standing.commit,
-            _ => false,
-        }
-    }
-
     fn flush(&mut self, at: usize) {
         loop {
             let member = &mut self.members[at];
@@ -416,109 +338,6 @@ impl World {
                 return;
             }
         }
-    }
-
-    fn carry_out(&mut self, at: usize, mut effects: Effects) {
-        let id = self.members[at].id;
-        assert!(effects.diverged.is_none(), "member {id} diverged at {:?}", effects.diverged);
-        for (to, Outgoing { messages, forwarded, beacon }) in std::mem::take(&mut effects.send) {
-            self.send(at, to, Wire::Frame(messages, forwarded, beacon));
-        }
-        let installs = effects.writes.iter().any(|write| write.install.is_some());
-        for write in std::mem::take(&mut effects.writes) {
-            self.write(at, write);
-        }
-        if !(installs && self.options.bug == Some(Bug::WatchGapAtInstall)) {
-            self.watch(at, &effects);
-        }
-        for reply in effects.replies {
-            self.answer(at, reply);
-        }
-        for snapshot in effects.snapshots {
-            self.send(at, snapshot.to, Wire::Snapshot(snapshot.message, snapshot.state));
-        }
-        if let Some(base) = effects.compact {
-            self.members[at].disk.compact(base);
-        }
-        self.maybe_checkpoint(at);
-    }
-
-    fn write(&mut self, at: usize, mut write: LogWrite) {
-        let latency = if write.install.is_some() { self.options.install_ms } else { self.options.sync_ms };
-        let due = self.now + if latency == 0 { 0 } else { self.rng.random_range(0..latency) };
-        let (acknowledge, send) = match self.options.bug {
-            Some(Bug::AckBeforeSync) => (true, true),
-            Some(Bug::OwnEntriesBeforeSync) => (true, false),
-            _ => (false, false),
-        };
-        if send {
-            for message in std::mem::take(&mut write.then_send) {
-                self.send(at, message.to, Wire::Frame(vec![message], vec![], None));
-            }
-        }
-        if acknowledge {
-            self.input(at, Input::Persisted { number: write.number });
-        }
-        self.maybe_crash_soon(at, &write, latency);
-        let pending = &mut self.members[at].disk.pending;
-        let after = pending.back().map_or(due, |(last, _)| due.max(*last));
-        pending.push_back((after, write));
-    }
-
-    /// Promises are broken by who forgets that they were made: crashes are worth most around them.
-    fn maybe_crash_soon(&mut self, at: usize, write: &LogWrite, latency: u64) {
-        let one_in = match self.options.crash_at_write {
-            0 => return,
-            n if write.install.is_some() => n.div_ceil(4),
-            n if write.hard_state.is_some() => n,
-            _ => return,
-        };
-        if self.rng.random_range(0..one_in) == 0 {
-            self.members[at].crash_at = Some(self.now + self.rng.random_range(1..2 * latency + 50));
-        }
-    }
-
-    fn watch(&mut self, at: usize, effects: &Effects) {
-        let member = &mut self.members[at];
-        for outcome in &effects.events {
-            self.oracle.watched(member.watched, &outcome.event);
-            self.clients.applied(&outcome.event);
-            member.watched = outcome.event.index;
-        }
-        if effects.watchers_cleared
-            && let Some(replica) = &member.replica
-        {
-            self.oracle.coverage.histories_cleared += 1;
-            member.watched = replica.state().store.index();
-        }
-    }
-
-    fn answer(&mut self, at: usize, reply: Reply) {
-        let Some(replica) = &self.members[at].replica else { return };
-        let (token, outcome): (Token, _) = match reply {
-            Reply::Write { token, result } => (token, Outcome::Written(result.map(|e| e.index))),
-            Reply::Read { token } => (token, Outcome::Read(replica.state().store.clone())),
-            Reply::Published { .. } => return,
-            Reply::Failed { token, reason } => (token, Outcome::Failed(reason)),
-        };
-        self.clients.answer(token, outcome, self.now, &mut self.oracle);
-    }
-
-    fn maybe_checkpoint(&mut self, at: usize) {
-        let member = &mut self.members[at];
-        let Some(replica) = &member.replica else { return };
-        let state = replica.state();
-        if state.applied.index >= member.checkpointed + self.options.checkpoint_every {
-            member.checkpointed = state.applied.index;
-            let limits = HistoryLimits { events: self.options.history, bytes: 1 << 20 };
-            let upto = member.disk.checkpoint(state, limits);
-            self.input(at, Input::Compactable { upto });
-        }
-    }
-
-    fn send(&mut self, at: usize, to: u64, wire: Wire) {
-        let from = self.members[at].id;
-        self.network.send(self.now, Packet { from, to, wire }, &mut self.rng);
     }
 
     /// What must hold after every step.
