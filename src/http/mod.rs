@@ -1,6 +1,6 @@
 //! Clients on 4001: the v2 API. Async at the edge, pure inside.
 //!
-//! A request goes through [`route`](mod@route) (where to), `params` (what is asked), the [`Backend`] (a view of the
+//! A request goes through `route` (where to), `params` (what is asked), the [`Backend`] (a view of the
 //! keyspace, a write, a watch) and `render` (what the answer says); all but the backend's part is pure. Requests are
 //! served by hyper directly, one task a connection and none a request: there is one table of routes, and the hot path
 //! has no use for a framework's.
