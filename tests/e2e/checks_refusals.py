@@ -3,9 +3,11 @@
 import contextlib
 import http.client
 import os
+import pathlib
 import re
 import shutil
 import socket
+import tempfile
 
 from checking import BOTH, check, eventually, expect, expect_equal
 from cluster import free_port
@@ -51,14 +53,18 @@ def bad_data_dir(ctx):
     ctx.expect_refusal(blocked.start(), "file.data.*directory")
     nowhere = ctx.member("nowhere", *addresses, "--data-dir", "/proc/nowhere", data=False)
     ctx.expect_refusal(nowhere.start(), "/proc/nowhere.*another")
-    # Root may read anything; somebody else may not.
-    ctx.dir.chmod(0o755)
-    unreadable = ctx.member("unreadable", *addresses, prefix=("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"))
-    program = ctx.dir / "quorate"
-    shutil.copy(ctx.programs["quorate"], program)
-    unreadable.argv[unreadable.argv.index(ctx.programs["quorate"])] = program
-    unreadable.data.mkdir(mode=0o700)
-    ctx.expect_refusal(unreadable.start(), "unreadable.data.*denied.*belong")
+    # Root may read anything; somebody else may not. Who must get there first, wherever this repository is.
+    place = pathlib.Path(tempfile.mkdtemp(prefix="e2e-"))
+    ctx.cleanups.append(lambda: shutil.rmtree(place, ignore_errors=True))
+    place.chmod(0o755)
+    program = shutil.copy(ctx.programs["quorate"], place / "quorate")
+    private = place / "private.data"
+    private.mkdir(mode=0o700)
+    unreadable = ctx.member(
+        "unreadable", *addresses, "--data-dir", private, data=False, program=program,
+        prefix=("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+    )  # fmt: skip
+    ctx.expect_refusal(unreadable.start(), "private.data.*denied.*belong")
     strange = ctx.member("strange", *addresses)
     strange.data.mkdir()
     (strange.data / "holiday.jpg").write_text("x")
