@@ -5,11 +5,10 @@
 
 use super::clock::ClockCell;
 use super::disk::{self, DiskJob, DiskStats};
+use super::view::members_of;
 use super::wire::Peers;
 use crate::http::backend::{BackendError, ClockReading, Member, Status, View, Written};
-use crate::replica::{
-    Effects, Failure, Input, LogPosition, MemberInfo, Replica, Reply, Standing, State, Token,
-};
+use crate::replica::{Effects, Failure, Input, LogPosition, MemberInfo, Replica, Reply, Standing, Token};
 use crate::storage::Checkpoints;
 use crate::store::{Action, ClusterTime, Command, Event, Outcome, StoreError};
 use arc_swap::ArcSwap;
@@ -409,29 +408,5 @@ fn log_change(before: &Status, now: &Standing) {
         );
     } else if before.leader != 0 {
         tracing::warn!(term = now.term, "the leader is lost; an election is to follow");
-    }
-}
-
-fn members_of(members: &BTreeMap<u64, MemberInfo>) -> BTreeMap<u64, Member> {
-    members.iter().map(|(id, info)| (*id, member(*id, info))).collect()
-}
-
-/// A state as it is published.
-pub(super) fn view_of(state: &State, raft_term: u64) -> View {
-    View {
-        store: state.store.clone(),
-        raft_index: state.applied.index,
-        raft_term,
-        members: Arc::new(members_of(&state.members)),
-    }
-}
-
-fn member(id: u64, info: &MemberInfo) -> Member {
-    Member {
-        id,
-        name: info.name.clone(),
-        peer_urls: info.peer_urls.clone(),
-        client_urls: info.client_urls.clone(),
-        learner: false,
     }
 }

@@ -18,9 +18,11 @@ pub mod config;
 mod disk;
 mod driver;
 pub mod ids;
+mod listen;
 mod peer_routes;
 mod running;
 mod serve;
+mod view;
 mod watch;
 mod wire;
 

@@ -6,6 +6,8 @@ use super::clock::ClockCell;
 use super::config::{Config, HttpUrl};
 use super::disk::{DiskStats, LogThread};
 use super::driver::{self, Driver, DriverInput, KnownStatus, Links, News, Settings};
+use super::listen::listen;
+use super::view::view_of;
 use super::watch::Watches;
 use super::wire::{MemberInbox, Peers};
 use super::{StartError, peer_routes};
@@ -19,7 +21,6 @@ use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -241,16 +242,6 @@ fn urls(urls: &[HttpUrl]) -> Vec<String> {
     urls.iter().map(ToString::to_string).collect()
 }
 
-async fn listen(urls: &[HttpUrl], what: &'static str) -> Result<Vec<TcpListener>, StartError> {
-    let mut listeners = Vec::new();
-    for url in urls {
-        let address = url.listen_address();
-        let listener = TcpListener::bind(&address).await;
-        listeners.push(listener.map_err(|source| StartError::Listen { address, what, source })?);
-    }
-    Ok(listeners)
-}
-
 /// Makes the member known to the cluster, until that is applied.
 async fn publish(handle: Handle, name: String, client_urls: Vec<String>, mut stopped: watch::Receiver<bool>) {
     let published = async {
@@ -304,7 +295,7 @@ impl Parts {
         let others = recovered.state.members.iter();
         let others = others.filter(|(id, _)| **id != identity.member_id);
         let others = others.map(|(id, info)| (*id, info.peer_urls.clone())).collect();
-        let view = Arc::new(ArcSwap::from_pointee(driver::view_of(&recovered.state, 0)));
+        let view = Arc::new(ArcSwap::from_pointee(view_of(&recovered.state, 0)));
         let replica = Replica::new(replica_config, recovered, clock.now()).map_err(StartError::Damaged)?;
         let status = Status {
             id: identity.member_id,

@@ -25,6 +25,9 @@ use world::World;
 
 const RUN_MS: u64 = 30_000;
 
+/// An optimised build gets through twenty times as many.
+const SEEDS: u64 = if cfg!(debug_assertions) { 60 } else { 1_000 };
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|n| n.parse().ok())
 }
@@ -59,7 +62,7 @@ fn faults_lose_nothing_and_a_healed_cluster_converges() {
     let failed = Mutex::new(Vec::new());
     let coverage = Mutex::new(Coverage::default());
     let from = number("SIM_FROM").unwrap_or(0);
-    for_each(from..from + number("SIM_SEEDS").unwrap_or(60), |seed| {
+    for_each(from..from + number("SIM_SEEDS").unwrap_or(SEEDS), |seed| {
         match catch_unwind(|| run(seed, Options::from_seed(seed))) {
             Ok((_, covered)) => coverage.lock().unwrap().add(&covered),
             Err(_) => failed.lock().unwrap().push(seed),

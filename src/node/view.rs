@@ -1,0 +1,31 @@
+//! The replicated state as readers see it.
+
+use crate::http::backend::{Member, View};
+use crate::replica::{MemberInfo, State};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A state as it is published.
+pub(super) fn view_of(state: &State, raft_term: u64) -> View {
+    View {
+        store: state.store.clone(),
+        raft_index: state.applied.index,
+        raft_term,
+        members: Arc::new(members_of(&state.members)),
+    }
+}
+
+/// The members as `/v2/members` shows them.
+pub(super) fn members_of(members: &BTreeMap<u64, MemberInfo>) -> BTreeMap<u64, Member> {
+    members.iter().map(|(id, info)| (*id, member(*id, info))).collect()
+}
+
+fn member(id: u64, info: &MemberInfo) -> Member {
+    Member {
+        id,
+        name: info.name.clone(),
+        peer_urls: info.peer_urls.clone(),
+        client_urls: info.client_urls.clone(),
+        learner: false,
+    }
+}
