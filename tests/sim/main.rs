@@ -7,7 +7,6 @@
 #![allow(unreachable_pub, clippy::struct_field_names)] // modules of one test
 
 // The modules of a test binary have nobody outside.
-#![allow(unreachable_pub)]
 
 mod clients;
 mod disk;
