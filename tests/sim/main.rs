@@ -6,8 +6,6 @@
 //! `SIM_BUG=n` puts the n-th known bug into `one_seed`.
 #![allow(unreachable_pub, clippy::struct_field_names)] // modules of one test
 
-// The modules of a test binary have nobody outside.
-
 mod clients;
 mod disk;
 mod network;
