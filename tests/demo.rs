@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufReader, Read as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -97,14 +97,10 @@ fn interrupted_by(signal: &str, client: u16, peer: u16) -> (Option<i32>, usize) 
     let temp = tempfile::tempdir().unwrap();
     let mut show = demo(&["--plain"], client, peer, temp.path()).spawn().unwrap();
     let mut lines = BufReader::new(show.stdout.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("m3 starts") {
-        line.clear();
-        assert_ne!(lines.read_line(&mut line).unwrap(), 0, "it ended early");
-    }
+    read_until(&mut lines, "m3 starts");
     let sent = Command::new("kill").args([signal, &show.id().to_string()]).status().unwrap();
     assert!(sent.success());
-    lines.read_to_string(&mut line).unwrap();
+    lines.read_to_string(&mut String::new()).unwrap();
     let status = show.wait().unwrap();
     let until = Instant::now() + Duration::from_secs(10);
     while (client..client + 3).any(answers) {
@@ -112,6 +108,38 @@ fn interrupted_by(signal: &str, client: u16, peer: u16) -> (Option<i32>, usize) 
         std::thread::sleep(Duration::from_millis(20));
     }
     (status.code(), std::fs::read_dir(temp.path()).unwrap().count())
+}
+
+/// Reads a show's lines until one contains this.
+fn read_until(lines: &mut impl std::io::BufRead, what: &str) -> String {
+    let mut line = String::new();
+    while !line.contains(what) {
+        line.clear();
+        assert_ne!(lines.read_line(&mut line).unwrap(), 0, "it ended before {what:?}");
+    }
+    line
+}
+
+#[test]
+fn a_show_that_goes_wrong_says_so_and_keeps_the_evidence() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut show = demo(&["--plain"], free_ports(21_220), free_ports(21_720), temp.path()).spawn().unwrap();
+    let mut lines = BufReader::new(show.stdout.take().unwrap());
+    let line = read_until(&mut lines, "m2 starts: process ");
+    let pid: String =
+        line.rsplit("process ").next().unwrap().chars().take_while(char::is_ascii_digit).collect();
+    assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+    let mut rest = String::new();
+    lines.read_to_string(&mut rest).unwrap();
+    let output = show.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(rest.contains("NOT AS PROMISED: in act 1") && rest.contains("m2 has ended by itself"), "{rest}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let kept = std::fs::read_dir(temp.path()).unwrap().next().unwrap().unwrap().path();
+    assert!(
+        errors.contains(&format!("kept in {}", kept.display())) && kept.join("m2.log").exists(),
+        "{errors}"
+    );
 }
 
 #[test]

@@ -92,15 +92,11 @@ async fn show(args: &Args) -> Result<ExitCode, Failure> {
     drop(view);
     let code = match end {
         End::Played(promises) => {
-            let kept = summarize(&stage.board, &promises);
+            let kept = promises.iter().all(|promise| promise.kept);
             if !kept {
-                dir.keep();
-                eprintln!(
-                    "{}\nThe members' data and logs are kept in {}.",
-                    stage.logs(),
-                    dir.path().display()
-                );
+                keep_evidence(&stage, &mut dir);
             }
+            print(&summary(&stage.board, &promises));
             if args.keep {
                 print(&how_to_use(&stage, kept));
                 interrupts.next().await;
@@ -108,10 +104,9 @@ async fn show(args: &Args) -> Result<ExitCode, Failure> {
             if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         End::Failed(failure) => {
-            dir.keep();
-            let logs = stage.logs();
-            print(&format!("\nNOT AS PROMISED: {failure}.\n"));
-            eprintln!("{logs}\nThe members' data and logs are kept in {}.", dir.path().display());
+            keep_evidence(&stage, &mut dir);
+            let (number, title, _) = stage.board.state().act;
+            print(&format!("\nNOT AS PROMISED: in act {number}, {title:?}: {failure}.\n"));
             ExitCode::FAILURE
         }
         End::Interrupted => {
@@ -129,23 +124,26 @@ async fn show(args: &Args) -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
-/// Tells how it went; whether it went well.
-fn summarize(board: &Board, promises: &[Promise]) -> bool {
-    let kept = promises.iter().all(|promise| promise.kept);
-    let took = board.state().began.elapsed().as_secs_f64();
+/// Shows the ends of the members' logs and keeps the rest.
+fn keep_evidence(stage: &Stage, dir: &mut TempDir) {
+    dir.keep();
+    eprintln!("{}\nThe members' data and logs are kept in {}.", stage.logs(), dir.path().display());
+}
+
+/// How it went.
+fn summary(board: &Board, promises: &[Promise]) -> String {
     let line = |promise: &Promise| {
         let mark = if promise.kept { "ok    " } else { "FAILED" };
         format!("  {mark}  {}\n", promise.text)
     };
     let lines: Vec<String> = promises.iter().map(line).collect();
-    let mut text = format!("\nWhat was shown, in {took:.1} s:\n{}", lines.concat());
-    text.push_str(if kept {
-        "\nAll went as promised.\n"
+    let verdict = if promises.iter().all(|promise| promise.kept) {
+        "All went as promised."
     } else {
-        "\nNOT AS PROMISED: see the lines marked FAILED.\n"
-    });
-    print(&text);
-    kept
+        "NOT AS PROMISED: see the lines marked FAILED."
+    };
+    let took = board.state().began.elapsed().as_secs_f64();
+    format!("\nWhat was shown, in {took:.1} s:\n{}\n{verdict}\n", lines.concat())
 }
 
 /// What one can do with a cluster that is kept.
