@@ -48,7 +48,8 @@ impl Ord for ByKey {
     }
 }
 
-/// A node in the set by deadline; only nodes that have one. Equal and ordered by deadline, then key.
+/// A node in the set by deadline; only nodes that have one. Equal and ordered by deadline, then by the index of the
+/// node's last change, so that what was set within one millisecond expires in the order in which it was set, then key.
 #[derive(Clone, Debug)]
 struct ByDeadline(Arc<Node>);
 
@@ -68,7 +69,8 @@ impl PartialOrd for ByDeadline {
 
 impl Ord for ByDeadline {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.0.deadline.cmp(&other.0.deadline).then_with(|| self.0.key.cmp(&other.0.key))
+        let (a, b) = (&self.0, &other.0);
+        (a.deadline, a.modified).cmp(&(b.deadline, b.modified)).then_with(|| a.key.cmp(&b.key))
     }
 }
 
@@ -103,7 +105,7 @@ impl Keyspace {
         self.due.len()
     }
 
-    /// The node that expires next; of several with one deadline, the first by key.
+    /// The node that expires next; of several with one deadline, the one changed first.
     pub(super) fn next_due(&self) -> Option<&Arc<Node>> {
         self.due.get_min().map(|node| &node.0)
     }

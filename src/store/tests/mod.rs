@@ -86,8 +86,9 @@ pub(super) fn check_invariants(store: &Store) {
     }
     assert_eq!(bytes, store.byte_count());
     let mut deadlines: Vec<_> =
-        nodes.iter().filter_map(|node| Some((node.deadline?, node.key.clone()))).collect();
+        nodes.iter().filter_map(|node| Some((node.deadline?, node.modified, node.key.clone()))).collect();
     deadlines.sort();
+    let deadlines: Vec<_> = deadlines.into_iter().map(|(at, _, key)| (at, key)).collect();
     let indexed: Vec<_> = store.nodes.deadlines().map(|(at, key)| (at, key.clone())).collect();
     assert_eq!(deadlines, indexed);
     assert_eq!(store.next_deadline(), deadlines.first().map(|(at, _)| *at));

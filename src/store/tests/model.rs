@@ -177,8 +177,9 @@ impl Model {
     fn expire(&mut self, limit: usize) -> Vec<Told> {
         let mut told = Vec::new();
         while told.len() < limit {
-            let due = self.entries.iter().filter_map(|(path, entry)| Some((entry.deadline?, path)));
-            let Some((deadline, at)) = due.min() else { break };
+            let due = self.entries.iter();
+            let due = due.filter_map(|(path, entry)| Some((entry.deadline?, entry.modified, path)));
+            let Some((deadline, _, at)) = due.min() else { break };
             if deadline > self.now {
                 break;
             }
