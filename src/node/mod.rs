@@ -85,6 +85,9 @@ pub enum StartError {
         "-initial-cluster-state existing: joining a running cluster is not supported yet; a new cluster is founded with -initial-cluster-state new"
     )]
     JoinUnsupported,
+    /// A lone survivor cannot be made a cluster of its own yet.
+    #[error("-force-new-cluster is not supported yet: start the member without it, its data is kept")]
+    ForceUnsupported,
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),

@@ -90,6 +90,9 @@ impl Node {
     /// Outside of a tokio runtime.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let bootstrap = config.validate()?;
+        if config.force_new_cluster {
+            return Err(StartError::ForceUnsupported);
+        }
         // Addresses first: a port in use is the commonest mistake, and should not leave a registration behind.
         let client_listeners = listen(&config.listen_client_urls, "clients").await?;
         let peer_listeners = listen(&config.listen_peer_urls, "peers").await?;
