@@ -1,6 +1,7 @@
 //! What takes a peer's exact words to come about; what takes luck is found in `tests/sim`.
 
 use super::*;
+use crate::proto::peer::Beacon;
 use crate::store::HistoryLimits;
 use raft::eraftpb::{Message, MessageType};
 
@@ -144,4 +145,21 @@ fn a_leader_passes_over_answers_that_cannot_be() {
     frame(&mut replica, message(MessageType::MsgReadIndex, 2, 0));
     replica.flush(MS).unwrap();
     assert!(replica.standing().leads);
+}
+
+#[test]
+fn a_state_that_differs_from_the_leaders_at_the_same_position_is_noticed() {
+    let beacon = |digest_index, digest| Beacon { term: 3, time_ms: 0, digest_index, digest };
+    let hear = |from: u64, beacon: Beacon| {
+        let mut replica = member();
+        frame(&mut replica, message(MessageType::MsgHeartbeat, 2, 3));
+        let input = Input::Frame { from, messages: vec![], forwarded: vec![], beacon: Some(beacon) };
+        replica.step(MS, input);
+        replica.flush(MS).unwrap().diverged
+    };
+    let digest = founding().store.digest();
+    assert_eq!(hear(2, beacon(1, digest ^ 1)), Some(LogPosition::FOUNDING));
+    assert_eq!(hear(2, beacon(1, digest)), None);
+    assert_eq!(hear(2, beacon(2, digest ^ 1)), None, "the leader is elsewhere in the log");
+    assert_eq!(hear(3, beacon(1, digest ^ 1)), None, "not the leader");
 }
