@@ -8,13 +8,14 @@ use super::params::{self, KeysMethod, KeysRequest};
 use super::render::{self, Moment};
 use super::stats::{Operation, WatcherCount};
 use super::watch::WatchBody;
-use super::{App, form};
+use super::{App, form, metrics};
 use crate::store::{Action, Command, ErrorCode, Key, Node, StoreError};
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request, StatusCode};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The most levels that a key may have to be written. Each is a node of its own, with its whole path, so that one long
 /// path of short names could cost megabytes.
@@ -30,7 +31,7 @@ pub(crate) async fn handle<B: Backend>(
     request: Request<Incoming>,
 ) -> Answer<B::Watch> {
     let mut answer = match read(app, key, request).await {
-        Ok(request) => perform(app, request).await,
+        Ok(request) => measured(app, request).await,
         Err(refusal) => *refusal,
     };
     if let Some(id) = app.cluster_id() {
@@ -90,6 +91,16 @@ fn body_error<B: Backend>(app: &App<B>, error: BodyError) -> Answer<B::Watch> {
         BodyError::Broken => (StatusCode::BAD_REQUEST, "the request body is broken".to_owned()),
     };
     answer::closing(answer::error_with(status, &params::refuse(ErrorCode::InvalidForm, cause)))
+}
+
+/// Performs a request and counts what came of it.
+async fn measured<B: Backend>(app: &App<B>, request: KeysRequest) -> Answer<B::Watch> {
+    let method = metrics::Method::of(&request);
+    let started = (!matches!(request, KeysRequest::Wait(_))).then(Instant::now);
+    app.stats.requests.received(method);
+    let answer = perform(app, request).await;
+    app.stats.requests.answered(method, answer.status(), started.map(|started| started.elapsed()));
+    answer
 }
 
 async fn perform<B: Backend>(app: &App<B>, request: KeysRequest) -> Answer<B::Watch> {

@@ -18,6 +18,7 @@
 //!
 //! What it does not do: TLS, authentication, changes of membership.
 
+mod admin;
 mod answer;
 pub mod backend;
 mod body;
@@ -29,8 +30,10 @@ mod json;
 mod keys;
 mod listing;
 mod members;
+mod metrics;
 mod misc;
 mod params;
+mod process;
 mod render;
 mod route;
 mod server;
@@ -39,6 +42,7 @@ mod stats;
 pub mod testing;
 mod watch;
 
+pub use admin::{config_json, machines_json};
 pub use backend::Backend;
 pub use server::{ServeConfig, serve};
 
@@ -97,12 +101,14 @@ impl<B: Backend> App<B> {
             Ok(Route::Keys(key)) => keys::handle(self, key, request).await,
             Ok(Route::Members(route)) => members::handle(self, route),
             Ok(Route::Machines) => members::machines(self),
+            Ok(Route::Leader) => admin::leader(self),
+            Ok(Route::Admin(route)) => admin::handle(self, route, request).await,
             Ok(Route::StatsStore) => misc::stats_store(self),
             Ok(Route::StatsSelf) => misc::stats_self(self),
             Ok(Route::StatsLeader) => misc::stats_leader(self),
             Ok(Route::Version) => misc::version(),
             Ok(Route::Health) => misc::health(self).await,
-            Ok(Route::Metrics) => misc::metrics(self),
+            Ok(Route::Metrics) => metrics::handle(self),
             Ok(Route::DebugVars) => misc::debug_vars(self),
             Ok(Route::NewToken) => discovery::new_token(self, request).await,
             Err(refusal) => answer::refuse(refusal, &Method::clone(request.method())),

@@ -71,10 +71,10 @@ enum Stage {
     Aborting,
 }
 
-/// Serves clients until `shutdown` is ready; then stops accepting, ends waits, finishes the requests in flight for as long
+/// Serves clients of all these addresses until `shutdown` is ready; then stops accepting, ends waits, finishes the requests in flight for as long
 /// as [`ServeConfig::shutdown_grace`] grants, and returns. Needs a tokio runtime with time and IO.
 pub fn serve<B: Backend>(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     backend: B,
     config: ServeConfig,
     shutdown: impl Future<Output = ()>,
@@ -87,11 +87,12 @@ pub fn serve<B: Backend>(
         let slots = Arc::new(Semaphore::new(max_connections as usize));
         let (stage, follow) = watch::channel(Stage::Running);
         {
-            let accepting = pin!(accept(&listener, &app, &slots, &follow));
+            let accepting = listeners.iter().map(|listener| accept(listener, &app, &slots, &follow));
+            let accepting = futures_util::future::join_all(accepting);
             let shutdown = pin!(shutdown);
             futures_util::future::select(accepting, shutdown).await;
         }
-        drop((listener, app));
+        drop((listeners, app));
         closing.store(true, Ordering::Relaxed);
         stage.send_replace(Stage::Closing);
         let all_closed = slots.acquire_many(max_connections);

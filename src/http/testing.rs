@@ -1,8 +1,8 @@
 //! A member without a cluster, for tests of this layer: the real store behind a lock, no log, no peers.
 
 use super::backend::{
-    Backend, BackendError, ClockReading, Consistency, Member, Notice, Status, View, Watch, WatchItem,
-    WatchRequest, Written,
+    Backend, BackendError, ClockReading, Consistency, Member, Notice, Status, Traffic, View, Watch,
+    WatchItem, WatchRequest, Written,
 };
 use crate::store::{
     ClusterTime, Command, ErrorCode, HistoryLimits, Outcome, Store, StoreError, WatcherHub, WatcherId,
@@ -35,6 +35,9 @@ struct State {
     expired: u64,
     /// What reads and writes fail with, if they are to fail.
     failure: Option<BackendError>,
+    traffic: Traffic,
+    /// Who leads: this member, unless said otherwise.
+    leader: u64,
 }
 
 #[derive(Debug)]
@@ -62,6 +65,8 @@ impl SingleMember {
             raft_index: 0,
             expired: 0,
             failure: None,
+            traffic: Traffic::default(),
+            leader: MEMBER,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -81,6 +86,16 @@ impl SingleMember {
     /// Makes all reads and writes fail from now on, or succeed again.
     pub fn fail_with(&self, failure: Option<BackendError>) {
         self.state().failure = failure;
+    }
+
+    /// Sets what was exchanged with others.
+    pub fn set_traffic(&self, traffic: Traffic) {
+        self.state().traffic = traffic;
+    }
+
+    /// Sets who leads; 0: nobody.
+    pub fn set_leader(&self, leader: u64) {
+        self.state().leader = leader;
     }
 
     /// How many watchers there are.
@@ -184,13 +199,17 @@ impl Backend for SingleMember {
         ClockReading { cluster: ClusterTime(elapsed.as_millis() as u64), wall: wall + elapsed }
     }
 
+    fn traffic(&self) -> Traffic {
+        self.state().traffic.clone()
+    }
+
     fn status(&self) -> Status {
         let state = self.state();
         Status {
             id: MEMBER,
             name: "m1".into(),
             cluster_id: 0x85d8_7e21_7079_8f0b,
-            leader: MEMBER,
+            leader: state.leader,
             leader_uptime: self.0.started.0.elapsed(),
             term: 2,
             commit: state.raft_index,

@@ -6,7 +6,7 @@ use super::driver::{DriverInput, KnownStatus};
 use super::watch::{NodeWatch, Watches};
 use super::wire::Peers;
 use crate::http::backend::{
-    Backend, BackendError, ClockReading, Consistency, Status, View, WatchRequest, Written,
+    Backend, BackendError, ClockReading, Consistency, Status, Traffic, View, WatchRequest, Written,
 };
 use crate::store::{Command, Event, Key, Node, StoreError};
 use arc_swap::ArcSwap;
@@ -127,6 +127,10 @@ impl Backend for Handle {
     fn status(&self) -> Status {
         let known = self.0.status.load();
         Status { leader_uptime: known.leader_since.elapsed(), ..known.status.clone() }
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.0.peers.traffic()
     }
 
     fn metrics(&self, out: &mut String) {

@@ -22,6 +22,7 @@ mod listen;
 mod peer_routes;
 mod running;
 mod serve;
+mod traffic;
 mod view;
 mod watch;
 mod wire;
