@@ -113,6 +113,9 @@ pub enum WatchItem {
 pub trait Watch: Send + 'static {
     /// The store's index when the watch was registered: X-Etcd-Index of the answer.
     fn registered_index(&self) -> u64;
+    /// The index up to which everything that concerns this watch was returned by `next`; never beyond the store's. For a
+    /// moment in which `next` has nothing to return; a call of it that is dropped unfinished loses nothing.
+    fn seen(&self) -> u64;
     /// The next item; `None` when the member shuts down or, without `stream`, after the first event.
     fn next(&mut self) -> impl Future<Output = Option<WatchItem>> + Send;
 }

@@ -43,7 +43,7 @@ impl Method {
     pub(crate) fn of(request: &KeysRequest) -> Self {
         Self(match request {
             KeysRequest::Wait(_) => 0,
-            KeysRequest::Read { consistency, .. } => usize::from(*consistency == Consistency::Linearizable),
+            KeysRequest::Read(read) => usize::from(read.consistency == Consistency::Linearizable),
             KeysRequest::Write { command: Command::CreateInOrder { .. }, .. } => 3,
             KeysRequest::Write {
                 command: Command::Delete { .. } | Command::CompareAndDelete { .. }, ..

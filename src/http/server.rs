@@ -36,6 +36,8 @@ pub struct ServeConfig {
     pub write_stall_timeout: Duration,
     /// How long `/health` waits for a quorum.
     pub health_timeout: Duration,
+    /// So often a quiet stream of server-sent events shows that it is alive; below what proxies grant the silent.
+    pub keep_alive: Duration,
     /// How long requests in flight may take once the server shuts down.
     pub shutdown_grace: Duration,
     /// Origins (`https://host:port`, or `*`) whose pages may use the API from a browser.
@@ -52,6 +54,7 @@ impl Default for ServeConfig {
             idle_timeout: Duration::from_secs(300),
             write_stall_timeout: Duration::from_secs(60),
             health_timeout: Duration::from_secs(2),
+            keep_alive: Duration::from_secs(15),
             shutdown_grace: Duration::from_secs(3),
             cors: Vec::new(),
         }

@@ -190,7 +190,7 @@ impl Backend for SingleMember {
         }
         let id = state.hub.insert(key, recursive);
         state.watchers.insert(id, Watcher { since, queue: sender });
-        Ok(QueuedWatch { registered_index, receiver, id, member: self.clone() })
+        Ok(QueuedWatch { registered_index, returned: 0, receiver, id, member: self.clone() })
     }
 
     fn clock(&self) -> ClockReading {
@@ -223,6 +223,7 @@ impl Backend for SingleMember {
 #[derive(Debug)]
 pub struct QueuedWatch {
     registered_index: u64,
+    returned: u64,
     receiver: mpsc::UnboundedReceiver<WatchItem>,
     id: WatcherId,
     member: SingleMember,
@@ -233,8 +234,17 @@ impl Watch for QueuedWatch {
         self.registered_index
     }
 
+    fn seen(&self) -> u64 {
+        let state = self.member.state();
+        if self.receiver.is_empty() { state.store.index() } else { self.returned }
+    }
+
     async fn next(&mut self) -> Option<WatchItem> {
-        self.receiver.recv().await
+        let item = self.receiver.recv().await;
+        if let Some(WatchItem::Event(notice)) = &item {
+            self.returned = notice.event.index;
+        }
+        item
     }
 }
 

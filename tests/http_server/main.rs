@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests, which `allow-unwrap-in-tests` does not know for such
 
 mod endpoints;
+mod extensions;
 
 use quorate::http::backend::{BackendError, WatchItem};
 use quorate::http::testing::SingleMember;
