@@ -7,8 +7,8 @@ use super::ids;
 use super::watch::{NodeWatch, Watches};
 use super::wire::Peers;
 use crate::http::backend::{
-    Backend, BackendError, ClockReading, Consistency, Member, MembersError, Status, View, WatchRequest,
-    Written,
+    Backend, BackendError, ClockReading, Consistency, Member, MembersError, Status, Traffic, View,
+    WatchRequest, Written,
 };
 use crate::replica::MemberChange;
 use crate::store::{Command, Event, Key, Node, StoreError};
@@ -145,6 +145,10 @@ impl Backend for Handle {
     fn status(&self) -> Status {
         let known = self.0.status.load();
         Status { leader_uptime: known.leader_since.elapsed(), ..known.status.clone() }
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.0.peers.traffic()
     }
 
     fn metrics(&self, out: &mut String) {

@@ -24,6 +24,7 @@ mod listen;
 mod peer_routes;
 mod running;
 mod serve;
+mod traffic;
 mod view;
 mod watch;
 mod wire;

@@ -107,6 +107,7 @@ impl Node {
             limits: bootstrap::limits(&config),
             roster: Arc::clone(&started.roster),
             id: started.member_id,
+            received: started.peers.received(),
         };
         let handle = started.handle;
         let transport = Transport::start(
@@ -121,19 +122,17 @@ impl Node {
 
         let (stop_http, stopped) = watch::channel(false);
         let mut http = JoinSet::new();
-        for listener in client_listeners {
-            let serve_config = http::ServeConfig {
-                max_body_bytes: config.max_request_bytes,
-                cors: config.cors.clone(),
-                shutdown_grace: DRAIN,
-                ..http::ServeConfig::default()
-            };
-            let mut stopped = stopped.clone();
-            let shutdown = async move {
-                let _ = stopped.wait_for(|stop| *stop).await;
-            };
-            http.spawn(http::serve(listener, handle.clone(), serve_config, shutdown));
-        }
+        let serve_config = http::ServeConfig {
+            max_body_bytes: config.max_request_bytes,
+            cors: config.cors.clone(),
+            shutdown_grace: DRAIN,
+            ..http::ServeConfig::default()
+        };
+        let mut stop = stopped.clone();
+        let shutdown = async move {
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        http.spawn(http::serve(client_listeners, handle.clone(), serve_config, shutdown));
         http.spawn(publish(
             handle.clone(),
             config.name.clone(),
