@@ -3,6 +3,7 @@
 //! It never waits for a disk or a socket. What gathers in its queue while it works becomes one batch, so load makes
 //! batches larger and one client alone waits for nothing.
 
+use super::checkpoints::{CheckpointPlan, CheckpointPolicy};
 use super::clock::ClockCell;
 use super::disk::{self, DiskJob, DiskStats};
 use super::view::{member, members_of};
@@ -27,11 +28,6 @@ pub(super) const QUEUE_MAX: usize = 65_536;
 
 /// Inputs taken in before their effects are carried out.
 const GATHER_MAX: usize = 4_096;
-
-/// Bounds of the log written between two checkpoints, in bytes; within them it follows the size of the state, so that
-/// checkpoints cost about as much as the log itself.
-const CHECKPOINT_LOG_BYTES_MIN: u64 = 16 << 20;
-const CHECKPOINT_LOG_BYTES_MAX: u64 = 64 << 20;
 
 pub(super) type WriteReply = oneshot::Sender<Result<Written, BackendError>>;
 pub(super) type ChangeReply = oneshot::Sender<Result<Member, MembersError>>;
@@ -113,8 +109,8 @@ pub(super) struct Links {
 pub(super) struct Settings {
     /// The heartbeat interval.
     pub tick: Duration,
-    /// Entries applied between two checkpoints at the most.
-    pub snapshot_count: u64,
+    /// How much log there is between two checkpoints.
+    pub checkpoints: CheckpointPolicy,
 }
 
 pub(super) struct Driver {
@@ -130,19 +126,10 @@ pub(super) struct Driver {
     clock_kept: (u64, u64),
 }
 
-struct CheckpointPlan {
-    running: bool,
-    last_index: u64,
-    bytes_since: u64,
-}
-
 impl Driver {
     pub(super) fn new(replica: Replica, links: Links, settings: Settings) -> Self {
-        let checkpoint = CheckpointPlan {
-            running: false,
-            last_index: replica.state().applied.index,
-            bytes_since: replica.log_bytes(),
-        };
+        let applied = replica.state().applied.index;
+        let checkpoint = CheckpointPlan::new(settings.checkpoints, applied, replica.log_bytes());
         Self {
             replica,
             links,
@@ -218,10 +205,10 @@ impl Driver {
                 self.replica.step(now, Input::Change { token, change });
             }
             DriverInput::Checkpointed { upto } => {
-                self.checkpoint.running = false;
+                self.checkpoint.ended();
                 self.replica.step(now, Input::Compactable { upto });
             }
-            DriverInput::CheckpointFailed => self.checkpoint.running = false,
+            DriverInput::CheckpointFailed => self.checkpoint.ended(),
             DriverInput::Fatal(error) => return Err(error),
             DriverInput::Stop => return Ok(true),
         }
@@ -249,8 +236,7 @@ impl Driver {
             self.links.peers.send(to, outgoing);
         }
         for write in effects.writes {
-            self.checkpoint.bytes_since +=
-                write.entries.iter().map(|e| e.data.len() as u64 + 64).sum::<u64>();
+            self.checkpoint.wrote(write.entries.iter().map(|e| e.data.len() as u64 + 64).sum());
             if self.links.disk.send(DiskJob::Write(write)).is_err() {
                 return Err(self.why_the_log_ended());
             }
@@ -419,13 +405,9 @@ impl Driver {
 
     fn maybe_checkpoint(&mut self) {
         let state = self.replica.state();
-        let entries = state.applied.index.saturating_sub(self.checkpoint.last_index);
-        let bytes = state.store.byte_count().clamp(CHECKPOINT_LOG_BYTES_MIN, CHECKPOINT_LOG_BYTES_MAX);
-        let due = entries >= self.settings.snapshot_count || self.checkpoint.bytes_since >= bytes;
-        if !due || entries == 0 || self.checkpoint.running {
+        if !self.checkpoint.begin_if_due(state) {
             return;
         }
-        self.checkpoint = CheckpointPlan { running: true, last_index: state.applied.index, bytes_since: 0 };
         disk::checkpoint_in_background(
             Arc::clone(&self.links.checkpoints),
             state.clone(),

@@ -13,6 +13,7 @@
 
 mod backend;
 mod bootstrap;
+mod checkpoints;
 mod clock;
 pub mod config;
 mod disk;

@@ -2,6 +2,7 @@
 
 use super::backend::{Handle, Shared};
 use super::bootstrap;
+use super::checkpoints::CheckpointPolicy;
 use super::clock::ClockCell;
 use super::config::{Config, HttpUrl};
 use super::disk::{DiskStats, LogThread};
@@ -351,7 +352,12 @@ impl Parts {
                 }
             }),
         };
-        let settings = Settings { tick: config.heartbeat_interval, snapshot_count: config.snapshot_count };
+        let checkpoints = CheckpointPolicy {
+            entries: config.snapshot_count,
+            log_bytes_min: config.log_bytes_min,
+            log_bytes_max: config.log_bytes_max,
+        };
+        let settings = Settings { tick: config.heartbeat_interval, checkpoints };
         let driver = Driver::new(replica, links, settings);
         let teller = Arc::clone(&watches);
         let threads = vec![

@@ -317,6 +317,30 @@ pub(super) static FLAGS: &[Flag] = &[
     ),
     text(
         Tuning,
+        "log-bytes-min",
+        "BYTES",
+        "16777216",
+        "quorate",
+        "Log between checkpoints, however small the keyspace",
+        |d, v| {
+            d.config.log_bytes_min = number(v)?;
+            Ok(())
+        },
+    ),
+    text(
+        Tuning,
+        "log-bytes-max",
+        "BYTES",
+        "67108864",
+        "quorate",
+        "Log between checkpoints, however large the keyspace",
+        |d, v| {
+            d.config.log_bytes_max = number(v)?;
+            Ok(())
+        },
+    ),
+    text(
+        Tuning,
         "history-events",
         "N",
         "100000",
