@@ -9,6 +9,7 @@
 use super::clock::ClockCell;
 use super::disk::{self, DiskJob, DiskStats};
 use super::view::members_of;
+use super::watch::Watches;
 use super::wire::Peers;
 use crate::http::backend::{BackendError, ClockReading, Member, Status, View, Written};
 use crate::replica::{Effects, Failure, Input, LogPosition, MemberInfo, Replica, Reply, Standing, Token};
@@ -89,6 +90,7 @@ pub(super) struct Links {
     pub inputs_back: mpsc::Sender<DriverInput>,
     pub disk: Sender<DiskJob>,
     pub news: Sender<News>,
+    pub watches: Arc<Watches>,
     pub peers: Peers,
     pub view: Arc<ArcSwap<View>>,
     pub status: Arc<ArcSwap<KnownStatus>>,
@@ -269,7 +271,8 @@ impl Driver {
         if effects.publish {
             self.publish();
         }
-        if effects.watchers_cleared || !effects.events.is_empty() {
+        let news = effects.watchers_cleared || !effects.events.is_empty();
+        if news && self.links.watches.anyone_live() {
             let clock = self.links.clock.read();
             let news = News { outcomes: effects.events, clock, gap: effects.watchers_cleared };
             let _ = self.links.news.send(news);

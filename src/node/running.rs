@@ -337,6 +337,7 @@ impl Parts {
             inputs_back: driver_in.clone(),
             disk: disk_in,
             news: news_in,
+            watches: Arc::clone(&watches),
             peers: peers.clone(),
             view: Arc::clone(&view),
             status: Arc::clone(&status),
