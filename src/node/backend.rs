@@ -14,11 +14,11 @@ use crate::replica::MemberChange;
 use crate::store::{Command, Event, Key, Node, StoreError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use crossbeam_channel::{Sender, TrySendError};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot;
 
 /// A handle on a running member. Clones are cheap and share the member.
@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 pub struct Handle(Arc<Shared>);
 
 pub(super) struct Shared {
-    pub driver: Sender<DriverInput>,
+    pub driver: mpsc::Sender<DriverInput>,
     pub view: Arc<ArcSwap<View>>,
     pub status: Arc<ArcSwap<KnownStatus>>,
     pub watches: Arc<Watches>,
@@ -44,7 +44,7 @@ impl Handle {
     fn send(&self, input: DriverInput) -> Result<(), BackendError> {
         self.0.driver.try_send(input).map_err(|error| match error {
             TrySendError::Full(_) => BackendError::Overloaded,
-            TrySendError::Disconnected(_) => BackendError::Stopped,
+            TrySendError::Closed(_) => BackendError::Stopped,
         })
     }
 

@@ -1,12 +1,16 @@
-//! The thread that runs the core: takes what happened, steps the replica, carries out its effects.
+//! Runs the core: takes what happened, steps the replica, carries out its effects.
 //!
 //! It never waits for a disk or a socket. What gathers in its queue while it works becomes one batch, so load makes
 //! batches larger and one client alone waits for nothing.
+//!
+//! It shares its thread with the connections to the other members (see [`super`]): what a peer sent is stepped, and
+//! what a peer is to get is written, without waking another thread. So between two batches it lets them have a turn.
 
 use super::checkpoints::{CheckpointPlan, CheckpointPolicy};
 use super::clock::ClockCell;
 use super::disk::{self, DiskJob, DiskStats};
 use super::view::{member, members_of};
+use super::watch::Watches;
 use super::wire::Peers;
 use crate::http::backend::{BackendError, ClockReading, Member, MembersError, Status, View, Written};
 use crate::replica::{
@@ -16,12 +20,14 @@ use crate::replica::{
 use crate::storage::Checkpoints;
 use crate::store::{Action, ClusterTime, Command, Event, Outcome, StoreError};
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use std::collections::{BTreeMap, HashMap};
+use crossbeam_channel::Sender;
+use raft::eraftpb::Message;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 /// Inputs that may wait for the driver; clients beyond that are told so, peers' messages are dropped.
 pub(super) const QUEUE_MAX: usize = 65_536;
@@ -88,10 +94,11 @@ pub(super) struct KnownStatus {
 
 /// The ends of everything that the driver talks to.
 pub(super) struct Links {
-    pub inputs: Receiver<DriverInput>,
-    pub inputs_back: Sender<DriverInput>,
+    pub inputs: mpsc::Receiver<DriverInput>,
+    pub inputs_back: mpsc::Sender<DriverInput>,
     pub disk: Sender<DiskJob>,
     pub news: Sender<News>,
+    pub watches: Arc<Watches>,
     pub peers: Peers,
     pub view: Arc<ArcSwap<View>>,
     pub status: Arc<ArcSwap<KnownStatus>>,
@@ -118,6 +125,8 @@ pub(super) struct Driver {
     links: Links,
     settings: Settings,
     waiters: HashMap<Token, Waiter>,
+    /// What is to be sent once the log write of that number is on disk, by number.
+    held: VecDeque<(u64, Vec<Message>)>,
     next_token: u64,
     checkpoint: CheckpointPlan,
     /// The members as they were last published and told to the transport.
@@ -135,6 +144,7 @@ impl Driver {
             links,
             settings,
             waiters: HashMap::new(),
+            held: VecDeque::new(),
             next_token: 0,
             checkpoint,
             members_told: None,
@@ -147,17 +157,20 @@ impl Driver {
     ///
     /// # Errors
     /// The member must not go on: its disk or an invariant failed. The text says which.
-    pub(super) fn run(mut self) -> Result<(), String> {
+    pub(super) async fn run(mut self) -> Result<(), String> {
         let mut next_tick = self.links.clock.now() + self.settings.tick;
         let mut wake_at = self.flush()?;
         loop {
             let now = self.links.clock.now();
             let until = wake_at.map_or(next_tick, |wake| wake.min(next_tick));
             let mut stop = false;
-            match self.links.inputs.recv_timeout(until.saturating_sub(now)) {
-                Ok(input) => stop = self.gather(input)?,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            if !self.links.inputs.is_empty() {
+                // The peers' connections have their turn first; without inputs they get it anyway.
+                tokio::task::yield_now().await;
+            }
+            // Nothing is not the end: the driver holds a sender itself.
+            if let Ok(Some(input)) = timeout(until.saturating_sub(now), self.links.inputs.recv()).await {
+                stop = self.gather(input)?;
             }
             let now = self.links.clock.now();
             if now >= next_tick {
@@ -187,6 +200,12 @@ impl Driver {
 
     fn take(&mut self, now: Duration, input: DriverInput) -> Result<bool, String> {
         match input {
+            DriverInput::Input(Input::Persisted { number }) => {
+                // The core first: an answer to what is sent must not reach it before it knows of the write, or a member
+                // could win a vote with entries that it does not count as its own yet, which is fatal to raft.
+                self.replica.step(now, Input::Persisted { number });
+                self.release(number);
+            }
             DriverInput::Input(input) => self.replica.step(now, input),
             DriverInput::Write { command, reply } => {
                 let token = self.wait(Waiter::Write(reply));
@@ -215,6 +234,14 @@ impl Driver {
         Ok(false)
     }
 
+    /// Sends what waited for this log write and those before it.
+    fn release(&mut self, number: u64) {
+        while self.held.front().is_some_and(|(write, _)| *write <= number) {
+            let Some((_, messages)) = self.held.pop_front() else { return };
+            self.links.peers.send_messages(messages);
+        }
+    }
+
     fn wait(&mut self, waiter: Waiter) -> Token {
         let token = Token(self.next_token);
         self.next_token += 1;
@@ -235,7 +262,8 @@ impl Driver {
         for (to, outgoing) in effects.send {
             self.links.peers.send(to, outgoing);
         }
-        for write in effects.writes {
+        for mut write in effects.writes {
+            self.held.push_back((write.number, std::mem::take(&mut write.then_send)));
             self.checkpoint.wrote(write.entries.iter().map(|e| e.data.len() as u64 + 64).sum());
             if self.links.disk.send(DiskJob::Write(write)).is_err() {
                 return Err(self.why_the_log_ended());
@@ -250,7 +278,8 @@ impl Driver {
         if effects.removed {
             self.leave();
         }
-        if effects.watchers_cleared || !effects.events.is_empty() {
+        let news = effects.watchers_cleared || !effects.events.is_empty();
+        if news && self.links.watches.anyone_live() {
             let clock = self.links.clock.read();
             let news = News { outcomes: effects.events, clock, gap: effects.watchers_cleared, end: false };
             let _ = self.links.news.send(news);
@@ -281,8 +310,9 @@ impl Driver {
     }
 
     /// The log's thread says why it ends before it does; if it did not, it panicked.
-    fn why_the_log_ended(&self) -> String {
-        let said = self.links.inputs.try_iter().find_map(|input| match input {
+    fn why_the_log_ended(&mut self) -> String {
+        let inputs = std::iter::from_fn(|| self.links.inputs.try_recv().ok());
+        let said = inputs.into_iter().find_map(|input| match input {
             DriverInput::Fatal(error) => Some(error),
             _ => None,
         });

@@ -6,8 +6,10 @@
 //!  the embedder ─────┘    (replica + store)   └── log thread, checkpoints ── storage
 //! ```
 //!
-//! The driver's thread runs the core and publishes the applied state after each batch; readers and watchers work on
-//! what is published. The disk has threads of its own. Everything asynchronous runs on the caller's runtime.
+//! The driver runs the core and publishes the applied state after each batch; readers and watchers work on what is
+//! published. It has a thread to itself, together with the connections to the other members: a round of consensus costs
+//! each member two changes of thread, to its disk and back, and clients, however many, cannot hold up a heartbeat. The
+//! disk has threads of its own. Clients are served on the caller's runtime.
 //!
 //! What it does not do: decide anything that members must agree on (`replica`, `store`).
 

@@ -18,12 +18,14 @@ use crate::replica::{Input, Replica, ReplicaConfig, Roster};
 use crate::storage::DataDir;
 use crate::transport::{PeerIdentity, Transport, TransportConfig};
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::net::TcpListener;
+use tokio::runtime::{self, Runtime};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// How long requests in flight may take to end when the member stops.
@@ -34,8 +36,8 @@ const HAND_OVER: Duration = Duration::from_secs(1);
 
 /// A running member of a cluster.
 ///
-/// It lives on the tokio runtime on which it was started, which the caller owns; its disk and its core have threads of
-/// their own. [`Node::shutdown`] stops it in an orderly way; dropping it stops it too, without waiting.
+/// It serves clients on the tokio runtime on which it was started, which the caller owns; its core with the connections
+/// to the other members, and its disk, have threads of their own. [`Node::shutdown`] stops it in an orderly way; dropping it stops it too, without waiting.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -68,8 +70,10 @@ const HAND_OVER: Duration = Duration::from_secs(1);
 /// ```
 pub struct Node {
     handle: Handle,
-    driver: Sender<DriverInput>,
+    driver: mpsc::Sender<DriverInput>,
     peers: Peers,
+    /// Dropped when the peers were told all; until then their connections are kept up.
+    linger: Option<oneshot::Sender<()>>,
     http: JoinSet<()>,
     stop_http: watch::Sender<bool>,
     /// Why the member stopped, once it has.
@@ -111,13 +115,12 @@ impl Node {
             received: started.peers.received(),
         };
         let handle = started.handle;
-        let transport = Transport::start(
-            identity,
-            peer_listeners,
-            Arc::new(inbox),
-            peer_routes::routes(handle.clone()),
-            TransportConfig::default(),
-        );
+        let routes = peer_routes::routes(handle.clone());
+        let transport = {
+            let _core = started.core.enter();
+            let listeners = adopt(peer_listeners).map_err(StartError::Thread)?;
+            Transport::start(identity, listeners, Arc::new(inbox), routes, TransportConfig::default())
+        };
         started.peers.set(transport);
         started.peers.set_peers(started.others);
 
@@ -144,6 +147,7 @@ impl Node {
             handle,
             driver: started.driver,
             peers: started.peers,
+            linger: Some(started.linger),
             http,
             stop_http,
             ended: started.ended,
@@ -200,11 +204,12 @@ impl Node {
         let drained = async { while self.http.join_next().await.is_some() {} };
         // Serving has a deadline of its own; this one is for a runtime that does not get to it.
         let _ = tokio::time::timeout(DRAIN + Duration::from_secs(1), drained).await;
-        let _ = self.driver.send(DriverInput::Stop);
+        let _ = self.driver.send(DriverInput::Stop).await;
         let result = self.ended().await;
         if let Some(transport) = self.peers.take() {
             Transport::clone(&transport).shutdown().await;
         }
+        self.linger = None;
         let threads = std::mem::take(&mut self.threads);
         let data_dir = self.data_dir.take();
         let joined = tokio::task::spawn_blocking(move || {
@@ -225,7 +230,7 @@ impl Node {
         if !leads(&status) || self.handle.view().members.len() < 2 {
             return;
         }
-        let _ = self.driver.send(DriverInput::Input(Input::StepAside));
+        let _ = self.driver.send(DriverInput::Input(Input::StepAside)).await;
         let handed = async {
             while leads(&self.handle.status()) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -267,7 +272,10 @@ struct Parts {
     member_id: u64,
     incarnation: u64,
     handle: Handle,
-    driver: Sender<DriverInput>,
+    driver: mpsc::Sender<DriverInput>,
+    /// The runtime of the driver's thread.
+    core: runtime::Handle,
+    linger: oneshot::Sender<()>,
     roster: Arc<ArcSwap<Roster>>,
     peers: Peers,
     others: std::collections::BTreeMap<u64, Vec<String>>,
@@ -317,7 +325,7 @@ impl Parts {
         let status = Arc::new(ArcSwap::from_pointee(KnownStatus { status, leader_since: Instant::now() }));
         let watches = Watches::new(Arc::clone(&view));
         let peers = Peers::default();
-        let (driver_in, driver_out) = crossbeam_channel::bounded(driver::QUEUE_MAX);
+        let (driver_in, driver_out) = mpsc::channel(driver::QUEUE_MAX);
         let (disk_in, disk_out) = crossbeam_channel::unbounded();
         let (news_in, news_out) = crossbeam_channel::unbounded();
         let (ended_in, ended) = watch::channel(None);
@@ -328,7 +336,6 @@ impl Parts {
             checkpoints: Arc::clone(&checkpoints),
             jobs: disk_out,
             driver: driver_in.clone(),
-            peers: peers.clone(),
             stats: Arc::clone(&disk_stats),
         };
         let stats = Arc::clone(&disk_stats);
@@ -338,6 +345,7 @@ impl Parts {
             inputs_back: driver_in.clone(),
             disk: disk_in,
             news: news_in,
+            watches: Arc::clone(&watches),
             peers: peers.clone(),
             view: Arc::clone(&view),
             status: Arc::clone(&status),
@@ -359,13 +367,15 @@ impl Parts {
         };
         let settings = Settings { tick: config.heartbeat_interval, checkpoints };
         let driver = Driver::new(replica, links, settings);
+        let runtime =
+            runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+        let core = runtime.handle().clone();
+        let (linger, lingers) = oneshot::channel();
         let teller = Arc::clone(&watches);
         let threads = vec![
             spawn("log", move || log_thread.run())?,
             spawn("watches", move || tell(&news_out, &teller))?,
-            spawn("driver", move || {
-                ended_in.send_replace(Some(driver.run()));
-            })?,
+            spawn("core", move || run_core(&runtime, driver, &ended_in, lingers))?,
         ];
         let shared = Shared {
             driver: driver_in.clone(),
@@ -383,6 +393,8 @@ impl Parts {
             incarnation: identity.incarnation,
             handle: Handle::new(shared),
             driver: driver_in,
+            core,
+            linger,
             roster,
             peers,
             others,
@@ -390,6 +402,23 @@ impl Parts {
             threads,
         })
     }
+}
+
+/// Runs the core and, on the same thread, the connections to the other members, until both have ended.
+fn run_core(
+    runtime: &Runtime,
+    driver: Driver,
+    ended: &watch::Sender<Option<Result<(), String>>>,
+    lingers: oneshot::Receiver<()>,
+) {
+    ended.send_replace(Some(runtime.block_on(driver.run())));
+    // What is still to be said to the peers goes out; its own end is the only thing that comes on this channel.
+    let _ = runtime.block_on(lingers);
+}
+
+/// Makes listeners those of the runtime that is entered.
+fn adopt(listeners: Vec<TcpListener>) -> std::io::Result<Vec<TcpListener>> {
+    listeners.into_iter().map(|listener| TcpListener::from_std(listener.into_std()?)).collect()
 }
 
 /// Tells watchers what was applied, until the driver is gone; then their watches end.

@@ -8,11 +8,15 @@
 //! Why there is no gap between the two: a state is published before its events are delivered, delivering takes the
 //! hub's lock, and a watcher is registered under that lock only if the state published by then holds nothing new for
 //! it. What is published later is delivered later, and finds it registered.
+//!
+//! Nor does it need telling when nobody is live: whoever registers counts itself first and then looks at the published
+//! state, while the driver publishes first and then looks at the count, so one of the two sees the other.
 
 use crate::http::backend::{ClockReading, Notice, View, Watch, WatchItem, WatchRequest};
 use crate::store::{ErrorCode, Event, Key, Outcome, StoreError, WatcherHub, WatcherId};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::mpsc;
 
@@ -41,16 +45,30 @@ struct Live {
 pub(super) struct Watches {
     view: Arc<ArcSwap<View>>,
     live: Mutex<Live>,
+    /// How many are live, or about to be.
+    count: AtomicUsize,
 }
 
 impl Watches {
     pub(super) fn new(view: Arc<ArcSwap<View>>) -> Arc<Self> {
-        Arc::new(Self { view, live: Mutex::default() })
+        Arc::new(Self { view, live: Mutex::default(), count: AtomicUsize::new(0) })
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
         // A panic elsewhere leaves nothing half-done in here that matters: deliveries are retried from the history.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is anybody to tell of what was published before this call.
+    pub(super) fn anyone_live(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
+    /// To be called under the lock, with what is or is about to be.
+    fn set_count(&self, count: usize) {
+        self.count.store(count, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
     }
 
     /// Tells live watchers what was applied. The state that holds it must be published already.
@@ -80,6 +98,7 @@ impl Watches {
                 live.slots.remove(&id);
             }
         }
+        self.set_count(live.slots.len());
     }
 
     /// What happened last cannot be told event by event (a snapshot was installed that does not reach back): every
@@ -90,6 +109,7 @@ impl Watches {
         for (id, _) in live.slots.drain() {
             live.hub.remove(id);
         }
+        self.set_count(0);
     }
 
     /// Ends every watch: the member is shutting down.
@@ -98,6 +118,7 @@ impl Watches {
         live.closed = true;
         live.hub = WatcherHub::new();
         live.slots.clear();
+        self.set_count(0);
     }
 
     /// Begins a watch; 401 if the history does not reach back to where it is to begin.
@@ -132,7 +153,9 @@ impl Watches {
         if live.closed {
             return Registration::Closed;
         }
+        self.set_count(live.slots.len() + 1);
         if self.view.load().store.index() >= next {
+            self.set_count(live.slots.len());
             return Registration::MoreToRead;
         }
         let (queue, receiver) = mpsc::channel(QUEUE_EVENTS);
@@ -145,6 +168,7 @@ impl Watches {
         let live = &mut *self.live();
         live.hub.remove(id);
         live.slots.remove(&id);
+        self.set_count(live.slots.len());
     }
 }
 

@@ -10,11 +10,11 @@ use crate::store::HistoryLimits;
 use crate::transport::{self, Barred, Disowned, Inbox, PeerStats, RoundTrips, Transport};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use crossbeam_channel::{Sender, TrySendError};
 use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 /// The way to the other members, for the threads of this one. Empty until the transport has started.
 #[derive(Clone, Default)]
@@ -118,7 +118,7 @@ fn decode(bytes: &Bytes) -> Option<Message> {
 
 /// What arrives from the other members.
 pub(super) struct MemberInbox {
-    pub driver: Sender<DriverInput>,
+    pub driver: mpsc::Sender<DriverInput>,
     pub limits: HistoryLimits,
     pub roster: Arc<ArcSwap<Roster>>,
     /// This member's own id, for what it is told about itself.
@@ -157,7 +157,7 @@ impl Inbox for MemberInbox {
             match State::from_records(&records, limits) {
                 Ok(state) => {
                     let input = Input::Snapshot { message: Box::new(message), state: Box::new(state) };
-                    let _ = driver.send(DriverInput::Input(input));
+                    let _ = driver.blocking_send(DriverInput::Input(input));
                 }
                 Err(error) => {
                     tracing::error!(
@@ -186,7 +186,7 @@ impl Inbox for MemberInbox {
         // This one nobody sends again, and without it raft sends that peer nothing more.
         if let Err(TrySendError::Full(input)) = self.driver.try_send(input) {
             let driver = self.driver.clone();
-            let wait = move || drop(driver.send(input));
+            let wait = move || drop(driver.blocking_send(input));
             if let Err(error) = std::thread::Builder::new().name("snapshot-sent".into()).spawn(wait) {
                 tracing::error!(%error, "could not start a thread to tell of a snapshot that was sent");
             }
