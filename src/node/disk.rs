@@ -5,14 +5,14 @@
 //! a failed fsync (PAINS D5).
 
 use super::driver::DriverInput;
-use super::wire::Peers;
 use crate::replica::{Input, LogPosition, LogWrite, State};
 use crate::storage::{Checkpoints, Log, StorageError};
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use raft::eraftpb::{Entry, HardState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+use tokio::sync::mpsc;
 
 /// What the log's thread is told to do.
 pub(super) enum DiskJob {
@@ -39,8 +39,7 @@ pub(super) struct LogThread {
     pub log: Log,
     pub checkpoints: Arc<Checkpoints>,
     pub jobs: Receiver<DiskJob>,
-    pub driver: Sender<DriverInput>,
-    pub peers: Peers,
+    pub driver: mpsc::Sender<DriverInput>,
     pub stats: Arc<DiskStats>,
 }
 
@@ -50,7 +49,7 @@ impl LogThread {
         while let Ok(first) = self.jobs.recv() {
             if let Err(error) = self.work(first) {
                 // The driver may be gone already: then nobody needs to know.
-                let _ = self.driver.send(DriverInput::Fatal(error.to_string()));
+                let _ = self.driver.blocking_send(DriverInput::Fatal(error.to_string()));
                 return;
             }
         }
@@ -85,7 +84,7 @@ impl LogThread {
             self.log.append(&gathered.entries, gathered.hard_state.as_ref(), gathered.sync)?;
             self.note_sync(begun, gathered.sync);
         }
-        self.done(number, gathered.then_send);
+        self.done(number);
         Ok(())
     }
 
@@ -113,15 +112,12 @@ impl LogThread {
         let hard_state = write.hard_state.unwrap_or_default();
         self.log.reset(at, &hard_state)?;
         self.log.append(&write.entries, None, true)?;
-        self.done(write.number, write.then_send);
+        self.done(write.number);
         Ok(())
     }
 
-    fn done(&self, number: u64, then_send: Vec<raft::eraftpb::Message>) {
-        // The core first: an answer to one of these messages must not reach it before it knows of the write, or a
-        // member could win a vote with entries that it does not count as its own yet, which is fatal to raft.
-        let _ = self.driver.send(DriverInput::Input(Input::Persisted { number }));
-        self.peers.send_messages(then_send);
+    fn done(&self, number: u64) {
+        let _ = self.driver.blocking_send(DriverInput::Input(Input::Persisted { number }));
     }
 }
 
@@ -133,7 +129,6 @@ struct Gathered {
     entries: Vec<Entry>,
     hard_state: Option<HardState>,
     sync: bool,
-    then_send: Vec<raft::eraftpb::Message>,
 }
 
 impl Gathered {
@@ -148,7 +143,6 @@ impl Gathered {
         self.entries.extend(write.entries);
         self.hard_state = write.hard_state.or(self.hard_state.take());
         self.sync |= write.sync;
-        self.then_send.extend(write.then_send);
     }
 }
 
@@ -156,7 +150,7 @@ impl Gathered {
 pub(super) fn checkpoint_in_background(
     checkpoints: Arc<Checkpoints>,
     state: State,
-    driver: Sender<DriverInput>,
+    driver: mpsc::Sender<DriverInput>,
     stats: Arc<DiskStats>,
 ) {
     let work = move || {
@@ -181,7 +175,7 @@ pub(super) fn checkpoint_in_background(
                 DriverInput::CheckpointFailed
             }
         };
-        let _ = driver.send(outcome);
+        let _ = driver.blocking_send(outcome);
     };
     if let Err(error) = std::thread::Builder::new().name("checkpoint".into()).spawn(work) {
         tracing::error!(%error, "could not start a thread for a checkpoint");
