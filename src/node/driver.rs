@@ -4,7 +4,7 @@
 //! batches larger and one client alone waits for nothing.
 
 use super::clock::ClockCell;
-use super::disk::{self, DiskJob, DiskStats};
+use super::disk::{self, CheckpointThread, DiskJob, DiskStats};
 use super::view::members_of;
 use super::wire::Peers;
 use crate::http::backend::{BackendError, ClockReading, Member, Status, View, Written};
@@ -110,6 +110,7 @@ pub(super) struct Driver {
     waiters: HashMap<Token, Waiter>,
     next_token: u64,
     checkpoint: CheckpointPlan,
+    checkpoint_thread: CheckpointThread,
     /// The members as they were last published and told to the transport.
     members_told: Option<Arc<BTreeMap<u64, MemberInfo>>>,
     members: Arc<BTreeMap<u64, Member>>,
@@ -136,6 +137,7 @@ impl Driver {
             waiters: HashMap::new(),
             next_token: 0,
             checkpoint,
+            checkpoint_thread: CheckpointThread::default(),
             members_told: None,
             members: Arc::default(),
             clock_kept: (0, 0),
@@ -146,7 +148,7 @@ impl Driver {
     ///
     /// # Errors
     /// The member must not go on: its disk or an invariant failed. The text says which.
-    pub(super) fn run(mut self) -> Result<(), String> {
+    pub(super) fn run(&mut self) -> Result<(), String> {
         let mut next_tick = self.links.clock.now() + self.settings.tick;
         let mut wake_at = self.flush()?;
         loop {
@@ -377,7 +379,7 @@ impl Driver {
             return;
         }
         self.checkpoint = CheckpointPlan { running: true, last_index: state.applied.index, bytes_since: 0 };
-        disk::checkpoint_in_background(
+        self.checkpoint_thread = disk::checkpoint_in_background(
             Arc::clone(&self.links.checkpoints),
             state.clone(),
             self.links.inputs_back.clone(),

@@ -343,7 +343,7 @@ impl Parts {
             }),
         };
         let settings = Settings { tick: config.heartbeat_interval, snapshot_count: config.snapshot_count };
-        let driver = Driver::new(replica, links, settings);
+        let mut driver = Driver::new(replica, links, settings);
         let teller = Arc::clone(&watches);
         let threads = vec![
             spawn("log", move || log_thread.run())?,

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 const PORTS: std::ops::Range<u16> = 24_000..24_900;
 
 /// Longest time from a start until a member of a whole cluster serves.
-pub const START_TIMEOUT: Duration = Duration::from_secs(30);
+pub const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Member {
     pub mount: Mount,
@@ -170,7 +170,7 @@ fn server() -> String {
 }
 
 /// One that nobody listens on now; none is given twice.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let offset = (std::process::id() % 90) as u16 * 10;
     let count = PORTS.end - PORTS.start;

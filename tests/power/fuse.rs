@@ -266,7 +266,8 @@ impl Server {
             16 => write(&mut disk, ino, args, capacity),
             17 => {
                 let free = capacity.saturating_sub(disk.bytes()) / 4096;
-                let answer = Answer::default().u64(capacity / 4096).u64(free).u64(free).u64(1 << 20).u64(1 << 20);
+                let answer =
+                    Answer::default().u64(capacity / 4096).u64(free).u64(free).u64(1 << 20).u64(1 << 20);
                 Ok((0..7).fold(answer.u32(4096).u32(255).u32(4096), |answer, _| answer.u32(0)))
             }
             28 => list(&disk, ino, args),

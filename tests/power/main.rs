@@ -13,6 +13,8 @@ mod disk;
 mod fuse;
 mod http;
 mod load;
+mod record;
+mod replay;
 
 fn from_env(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
@@ -22,8 +24,20 @@ fn from_env(name: &str, default: u64) -> u64 {
 fn power_cuts_lose_nothing_that_was_acknowledged() {
     let cuts = from_env("POWER_CUTS", 8);
     let seed = from_env("POWER_SEED", 1);
-    let three = cuts::run(3, cuts, seed);
-    assert!(three.acknowledged > 20 * cuts, "hardly any load: {three:?}");
-    let one = cuts::run(1, cuts.div_ceil(2), seed);
-    assert!(one.acknowledged > 20 * cuts.div_ceil(2), "hardly any load: {one:?}");
+    for (members, cuts) in [(1, cuts.div_ceil(2)), (3, cuts)] {
+        let figures = cuts::run(members, cuts, seed);
+        assert!(figures.acknowledged > 20 * cuts, "hardly any load: {figures:?}");
+    }
+}
+
+#[test]
+fn a_member_starts_from_every_state_of_its_disk() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let mut recordings = runtime.block_on(record::lone_member(60));
+    recordings.push(runtime.block_on(record::snapshot_install()));
+    for recording in &recordings {
+        let begun = std::time::Instant::now();
+        let figures = replay::every_state(recording).unwrap_or_else(|wrong| panic!("{wrong}"));
+        println!("{}: {figures:?} in {:.0} s", recording.name, begun.elapsed().as_secs_f64());
+    }
 }
