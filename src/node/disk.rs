@@ -5,15 +5,15 @@
 //! a failed fsync (PAINS D5).
 
 use super::driver::DriverInput;
-use super::wire::Peers;
 use crate::replica::{Input, LogPosition, LogWrite, State};
 use crate::storage::{Checkpoints, Log, StorageError};
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use raft::eraftpb::{Entry, HardState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
+use tokio::sync::mpsc;
 
 /// What the log's thread is told to do.
 pub(super) enum DiskJob {
@@ -40,8 +40,7 @@ pub(super) struct LogThread {
     pub log: Log,
     pub checkpoints: Arc<Checkpoints>,
     pub jobs: Receiver<DiskJob>,
-    pub driver: Sender<DriverInput>,
-    pub peers: Peers,
+    pub driver: mpsc::Sender<DriverInput>,
     pub stats: Arc<DiskStats>,
 }
 
@@ -51,7 +50,7 @@ impl LogThread {
         while let Ok(first) = self.jobs.recv() {
             if let Err(error) = self.work(first) {
                 // The driver may be gone already: then nobody needs to know.
-                let _ = self.driver.send(DriverInput::Fatal(error.to_string()));
+                let _ = self.driver.blocking_send(DriverInput::Fatal(error.to_string()));
                 return;
             }
         }
@@ -86,7 +85,7 @@ impl LogThread {
             self.log.append(&gathered.entries, gathered.hard_state.as_ref(), gathered.sync)?;
             self.note_sync(begun, gathered.sync);
         }
-        self.done(number, gathered.then_send);
+        self.done(number);
         Ok(())
     }
 
@@ -114,15 +113,12 @@ impl LogThread {
         let hard_state = write.hard_state.unwrap_or_default();
         self.log.reset(at, &hard_state)?;
         self.log.append(&write.entries, None, true)?;
-        self.done(write.number, write.then_send);
+        self.done(write.number);
         Ok(())
     }
 
-    fn done(&self, number: u64, then_send: Vec<raft::eraftpb::Message>) {
-        // The core first: an answer to one of these messages must not reach it before it knows of the write, or a
-        // member could win a vote with entries that it does not count as its own yet, which is fatal to raft.
-        let _ = self.driver.send(DriverInput::Input(Input::Persisted { number }));
-        self.peers.send_messages(then_send);
+    fn done(&self, number: u64) {
+        let _ = self.driver.blocking_send(DriverInput::Input(Input::Persisted { number }));
     }
 }
 
@@ -134,7 +130,6 @@ struct Gathered {
     entries: Vec<Entry>,
     hard_state: Option<HardState>,
     sync: bool,
-    then_send: Vec<raft::eraftpb::Message>,
 }
 
 impl Gathered {
@@ -149,7 +144,6 @@ impl Gathered {
         self.entries.extend(write.entries);
         self.hard_state = write.hard_state.or(self.hard_state.take());
         self.sync |= write.sync;
-        self.then_send.extend(write.then_send);
     }
 }
 
@@ -170,7 +164,7 @@ impl Drop for CheckpointThread {
 pub(super) fn checkpoint_in_background(
     checkpoints: Arc<Checkpoints>,
     state: State,
-    driver: Sender<DriverInput>,
+    driver: mpsc::Sender<DriverInput>,
     stats: Arc<DiskStats>,
 ) -> CheckpointThread {
     let work = move || {
@@ -195,7 +189,7 @@ pub(super) fn checkpoint_in_background(
                 DriverInput::CheckpointFailed
             }
         };
-        let _ = driver.send(outcome);
+        let _ = driver.blocking_send(outcome);
     };
     let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(work);
     CheckpointThread(
