@@ -37,6 +37,11 @@ pub fn run(members: usize, cuts: u64, seed: u64) -> Figures {
     while figures.cuts < cuts {
         std::thread::sleep(Duration::from_millis(rng.random_range(50..900)));
         let victims = draw_victims(members, &mut rng);
+        if rng.random_range(0..2) == 0 {
+            // In the midst of whatever they write then: the log, a checkpoint, a snapshot, the removal of either.
+            set_off_at(&cluster, &victims, 80, &mut rng);
+            std::thread::sleep(Duration::from_millis(300));
+        }
         let fates = cluster.cut(&victims, &mut rng);
         figures.cuts += 1;
         figures.of_all += u64::from(victims.len() == members);
@@ -83,11 +88,7 @@ fn start_through_cuts(cluster: &mut Cluster, which: &[usize], figures: &mut Figu
             std::thread::sleep(Duration::from_millis(rng.random_range(0..150)));
         } else {
             // At some operation of the disk, wherever that falls.
-            for &at in which {
-                let member = &cluster.members[at];
-                let from = member.mount.disk().operations();
-                member.mount.behaviour().off_at = Some(from + rng.random_range(0..60));
-            }
+            set_off_at(cluster, which, 60, rng);
             std::thread::sleep(Duration::from_millis(200));
         }
         cluster.cut(which, rng);
@@ -96,4 +97,13 @@ fn start_through_cuts(cluster: &mut Cluster, which: &[usize], figures: &mut Figu
         figures.of_all += u64::from(which.len() == cluster.members.len());
     }
     cluster.wait_healthy();
+}
+
+/// Each loses power at some operation of its disk from now on, among so many.
+fn set_off_at(cluster: &Cluster, which: &[usize], among: u64, rng: &mut ChaCha8Rng) {
+    for &at in which {
+        let mount = &cluster.members[at].mount;
+        let from = mount.disk().operations();
+        mount.behaviour().off_at = Some(from + rng.random_range(0..among));
+    }
 }

@@ -33,13 +33,17 @@ impl Connection {
         self.ask(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")).ok()
     }
 
+    pub fn delete(&mut self, path: &str) -> Result<Answer, Unanswered> {
+        self.ask(&format!("DELETE {path} HTTP/1.1\r\nHost: test\r\n\r\n"))
+    }
+
     pub fn put(&mut self, path: &str, value: &str) -> Result<Answer, Unanswered> {
-        let form = format!("value={value}");
-        let kind = "Content-Type: application/x-www-form-urlencoded";
-        let len = form.len();
-        self.ask(&format!(
-            "PUT {path} HTTP/1.1\r\nHost: test\r\n{kind}\r\nContent-Length: {len}\r\n\r\n{form}"
-        ))
+        self.send("PUT", path, "application/x-www-form-urlencoded", &format!("value={value}"))
+    }
+
+    pub fn send(&mut self, method: &str, path: &str, kind: &str, body: &str) -> Result<Answer, Unanswered> {
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Type: {kind}");
+        self.ask(&format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
     }
 
     fn ask(&mut self, request: &str) -> Result<Answer, Unanswered> {

@@ -10,6 +10,7 @@
 mod cluster;
 mod cuts;
 mod disk;
+mod flips;
 mod fuse;
 mod http;
 mod load;
@@ -40,4 +41,9 @@ fn a_member_starts_from_every_state_of_its_disk() {
         let figures = replay::every_state(recording).unwrap_or_else(|wrong| panic!("{wrong}"));
         println!("{}: {figures:?} in {:.0} s", recording.name, begun.elapsed().as_secs_f64());
     }
+}
+
+#[test]
+fn a_flipped_bit_is_noticed_named_and_healed() {
+    flips::run(from_env("POWER_SEED", 1), from_env("POWER_FLIPS", 1));
 }

@@ -183,6 +183,8 @@ fn recover(path: &Path, expected: Expected) -> Result<(), String> {
     };
     let replica_config = ReplicaConfig {
         id: identity.member_id,
+        incarnation: identity.incarnation,
+        strict_reconfig: true,
         session: 1,
         seed: 1,
         election_ticks: 10,
