@@ -1,8 +1,8 @@
 //! Members as real processes, each with its data on a disk of its own that can lose power.
 
 use crate::disk::{Disk, Fate};
-use crate::fuse::{Mount, unmount_abandoned};
 use crate::http::Connection;
+use crate::mount::{Mount, unmount_abandoned};
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use std::fs::{File, OpenOptions};
@@ -172,9 +172,7 @@ impl Member {
         };
         disk.cut(fate, rng);
         drop(disk);
-        let mut behaviour = self.mount.behaviour();
-        behaviour.off = false;
-        behaviour.off_at = None;
+        self.mount.power_is_back();
         fate
     }
 

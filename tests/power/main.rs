@@ -14,6 +14,8 @@ mod flips;
 mod fuse;
 mod http;
 mod load;
+mod mount;
+mod points;
 mod record;
 mod replay;
 
@@ -39,6 +41,7 @@ fn a_member_starts_from_every_state_of_its_disk() {
     for recording in &recordings {
         let begun = std::time::Instant::now();
         let figures = replay::every_state(recording).unwrap_or_else(|wrong| panic!("{wrong}"));
+        assert!(figures.opened > figures.operations / 2, "hardly anything to see: {figures:?}");
         println!("{}: {figures:?} in {:.0} s", recording.name, begun.elapsed().as_secs_f64());
     }
 }
@@ -46,4 +49,11 @@ fn a_member_starts_from_every_state_of_its_disk() {
 #[test]
 fn a_flipped_bit_is_noticed_named_and_healed() {
     flips::run(from_env("POWER_SEED", 1), from_env("POWER_FLIPS", 1));
+}
+
+#[test]
+fn power_may_go_at_any_operation_of_the_disk() {
+    let (seed, stride) = (from_env("POWER_SEED", 1), from_env("POWER_STRIDE", 40));
+    println!("{} points of a member alone", points::alone(seed, stride));
+    println!("{} points of an installation", points::install(seed, stride));
 }

@@ -2,7 +2,7 @@
 
 use crate::cluster::free_port;
 use crate::disk::{Disk, Fate, Mark, Op};
-use crate::fuse::Mount;
+use crate::mount::Mount;
 use quorate::http::backend::Backend as _;
 use quorate::node::config::InitialMember;
 use quorate::{Config, Node};
