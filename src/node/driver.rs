@@ -8,7 +8,7 @@
 
 use super::checkpoints::{CheckpointPlan, CheckpointPolicy};
 use super::clock::ClockCell;
-use super::disk::{self, DiskJob, DiskStats};
+use super::disk::{self, CheckpointThread, DiskJob, DiskStats};
 use super::view::{member, members_of};
 use super::watch::Watches;
 use super::wire::Peers;
@@ -129,6 +129,7 @@ pub(super) struct Driver {
     held: VecDeque<(u64, Vec<Message>)>,
     next_token: u64,
     checkpoint: CheckpointPlan,
+    checkpoint_thread: CheckpointThread,
     /// The members as they were last published and told to the transport.
     members_told: Option<Arc<BTreeMap<u64, MemberInfo>>>,
     members: Arc<BTreeMap<u64, Member>>,
@@ -147,17 +148,22 @@ impl Driver {
             held: VecDeque::new(),
             next_token: 0,
             checkpoint,
+            checkpoint_thread: CheckpointThread::default(),
             members_told: None,
             members: Arc::default(),
             clock_kept: (0, 0),
         }
     }
 
-    /// Runs until it is told to stop.
+    /// Runs until it is told to stop. Gives the thread of a checkpoint that may be under way.
     ///
     /// # Errors
     /// The member must not go on: its disk or an invariant failed. The text says which.
-    pub(super) async fn run(mut self) -> Result<(), String> {
+    pub(super) async fn run(mut self) -> (Result<(), String>, CheckpointThread) {
+        (self.work().await, self.checkpoint_thread)
+    }
+
+    async fn work(&mut self) -> Result<(), String> {
         let mut next_tick = self.links.clock.now() + self.settings.tick;
         let mut wake_at = self.flush()?;
         loop {
@@ -438,7 +444,7 @@ impl Driver {
         if !self.checkpoint.begin_if_due(state) {
             return;
         }
-        disk::checkpoint_in_background(
+        self.checkpoint_thread = disk::checkpoint_in_background(
             Arc::clone(&self.links.checkpoints),
             state.clone(),
             self.links.inputs_back.clone(),

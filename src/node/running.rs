@@ -411,9 +411,12 @@ fn run_core(
     ended: &watch::Sender<Option<Result<(), String>>>,
     lingers: oneshot::Receiver<()>,
 ) {
-    ended.send_replace(Some(runtime.block_on(driver.run())));
+    let (result, checkpoint) = runtime.block_on(driver.run());
+    ended.send_replace(Some(result));
     // What is still to be said to the peers goes out; its own end is the only thing that comes on this channel.
     let _ = runtime.block_on(lingers);
+    // The directory may be opened again once this thread has ended.
+    drop(checkpoint);
 }
 
 /// Makes listeners those of the runtime that is entered.
