@@ -318,7 +318,7 @@ impl Parts {
         let watches = Watches::new(Arc::clone(&view));
         let peers = Peers::default();
         let (driver_in, driver_out) = mpsc::channel(driver::QUEUE_MAX);
-        let (disk_in, disk_out) = crossbeam_channel::unbounded();
+        let (disk_in, disk_out) = mpsc::unbounded_channel();
         let (news_in, news_out) = crossbeam_channel::unbounded();
         let (ended_in, ended) = watch::channel(None);
         let checkpoints = Arc::new(storage.checkpoints);
@@ -352,7 +352,8 @@ impl Parts {
         };
         let settings = Settings { tick: config.heartbeat_interval, snapshot_count: config.snapshot_count };
         let driver = Driver::new(replica, links, settings);
-        let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+        let runtime =
+            runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         let core = runtime.handle().clone();
         let (linger, lingers) = oneshot::channel();
         let teller = Arc::clone(&watches);
