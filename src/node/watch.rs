@@ -36,6 +36,8 @@ struct Slot {
 struct Live {
     hub: WatcherHub,
     slots: HashMap<WatcherId, Slot>,
+    /// The index of the last event that was delivered to those whom it concerns.
+    told: u64,
     closed: bool,
 }
 
@@ -72,6 +74,9 @@ impl Watches {
     /// Tells live watchers what was applied. The state that holds it must be published already.
     pub(super) fn deliver(&self, outcomes: &[Outcome], clock: ClockReading) {
         let live = &mut *self.live();
+        if let Some(last) = outcomes.last() {
+            live.told = last.event.index;
+        }
         if live.slots.is_empty() {
             return;
         }
@@ -252,6 +257,18 @@ impl Watch for NodeWatch {
         self.registered_index
     }
 
+    fn seen(&self) -> u64 {
+        let looked_at = self.next.saturating_sub(1);
+        let live = self.watches.live();
+        // Whoever is registered and has nothing waiting has been told of everything that concerns it.
+        let is_told = match &self.mode {
+            Mode::Live(id, queue) => queue.is_empty() && live.slots.contains_key(id),
+            Mode::History | Mode::Over => false,
+        };
+        let seen = if is_told { looked_at.max(live.told) } else { looked_at };
+        seen.min(self.watches.view.load().store.index())
+    }
+
     async fn next(&mut self) -> Option<WatchItem> {
         loop {
             match &mut self.mode {
@@ -312,6 +329,47 @@ mod tests {
             raft_term: 1,
             members: Arc::default(),
         }));
+    }
+
+    /// What a watcher has seen moves on with what others do, but never past what it has not been given yet.
+    #[tokio::test]
+    async fn what_was_seen() {
+        let mut store = Store::new(HistoryLimits { events: 100, bytes: 1 << 20 });
+        let view = Arc::new(ArcSwap::from_pointee(View {
+            store: store.clone(),
+            raft_index: 1,
+            raft_term: 1,
+            members: Arc::default(),
+        }));
+        let watches = Watches::new(Arc::clone(&view));
+        let request = |since| WatchRequest { key: Key::parse(b"/a"), recursive: false, stream: true, since };
+        let mut watch = watches.watch(request(0), CLOCK).unwrap();
+        let mut future = watches.watch(request(50), CLOCK).unwrap();
+        assert!(waits(&mut watch) && waits(&mut future));
+        let mut happens = |key, delivered| {
+            let outcome = set(&mut store, key);
+            publish(&view, &store);
+            if delivered {
+                watches.deliver(std::slice::from_ref(&outcome), CLOCK);
+            }
+        };
+        happens("/b", true);
+        assert_eq!((watch.seen(), future.seen()), (1, 1));
+        happens("/b", false);
+        assert_eq!(
+            (watch.seen(), future.seen()),
+            (1, 2),
+            "it may concern the one; the other waits for later ones"
+        );
+        happens("/a", true);
+        assert_eq!(watch.seen(), 0, "something waits for it");
+        assert!(matches!(watch.next().await, Some(WatchItem::Event(_))));
+        happens("/b", true);
+        assert_eq!(watch.seen(), 4);
+        watches.interrupt();
+        happens("/a", true);
+        assert_eq!(watch.seen(), 3, "it is not registered, so it was not told");
+        assert!(matches!(watch.next().await, Some(WatchItem::Event(_))));
     }
 
     #[tokio::test]

@@ -1,0 +1,94 @@
+//! When a checkpoint is due: the log is kept to about the size of the state.
+//!
+//! The log reaches back to the older of two checkpoints, so it is between one and two times what is written between
+//! them, and a member that was away for less than that catches up from it. What is written between two follows the size
+//! of the state, so that checkpoints cost about as much as the log itself, and disk use stays in proportion to what the
+//! member holds.
+
+use crate::replica::State;
+
+/// Bounds of the log between two checkpoints.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CheckpointPolicy {
+    /// Applied entries at the most.
+    pub entries: u64,
+    /// Bytes of the log, however small the state is.
+    pub log_bytes_min: u64,
+    /// Bytes of the log, however large the state is.
+    pub log_bytes_max: u64,
+}
+
+/// Keeps count of the log since the last checkpoint.
+#[derive(Debug)]
+pub(super) struct CheckpointPlan {
+    policy: CheckpointPolicy,
+    running: bool,
+    last_index: u64,
+    bytes_since: u64,
+}
+
+impl CheckpointPlan {
+    /// Of a member that starts with `log_bytes` of log behind a checkpoint at the applied state's position or before.
+    pub(super) fn new(policy: CheckpointPolicy, applied: u64, log_bytes: u64) -> Self {
+        Self { policy, running: false, last_index: applied, bytes_since: log_bytes }
+    }
+
+    /// So much was written to the log.
+    pub(super) fn wrote(&mut self, bytes: u64) {
+        self.bytes_since += bytes;
+    }
+
+    /// Whether one is to be taken of this state now. If so, it counts as begun.
+    pub(super) fn begin_if_due(&mut self, state: &State) -> bool {
+        let entries = state.applied.index.saturating_sub(self.last_index);
+        let CheckpointPolicy { entries: entries_max, log_bytes_min, log_bytes_max } = self.policy;
+        let bytes = state.store.byte_count().min(log_bytes_max).max(log_bytes_min);
+        let due = entries >= entries_max || self.bytes_since >= bytes;
+        if !due || entries == 0 || self.running {
+            return false;
+        }
+        *self = Self { running: true, last_index: state.applied.index, bytes_since: 0, ..*self };
+        true
+    }
+
+    /// The one that was begun is over, one way or the other.
+    pub(super) fn ended(&mut self) {
+        self.running = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::MemberInfo;
+    use crate::store::HistoryLimits;
+    use std::collections::BTreeMap;
+
+    const POLICY: CheckpointPolicy =
+        CheckpointPolicy { entries: 100, log_bytes_min: 1000, log_bytes_max: 5000 };
+
+    fn state(applied: u64) -> State {
+        let members = BTreeMap::from([(1, MemberInfo::default())]);
+        let mut state = State::founding(7, members, HistoryLimits { events: 10, bytes: 1000 });
+        state.applied.index = applied;
+        state
+    }
+
+    #[test]
+    fn one_is_due_by_entries_or_bytes_and_one_at_a_time() {
+        let mut plan = CheckpointPlan::new(POLICY, 1, 0);
+        assert!(!plan.begin_if_due(&state(100)));
+        plan.wrote(999);
+        assert!(!plan.begin_if_due(&state(100)));
+        plan.wrote(1);
+        assert!(plan.begin_if_due(&state(100)), "by bytes");
+        plan.wrote(10_000);
+        assert!(!plan.begin_if_due(&state(300)), "one at a time");
+        plan.ended();
+        assert!(!plan.begin_if_due(&state(100)), "nothing was applied since");
+        assert!(plan.begin_if_due(&state(101)));
+        plan.ended();
+        assert!(!plan.begin_if_due(&state(200)));
+        assert!(plan.begin_if_due(&state(201)), "by entries");
+    }
+}
