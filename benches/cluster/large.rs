@@ -40,9 +40,6 @@ async fn metric(member: &Member, name: &str) -> Result<Option<f64>, Failure> {
     Ok(text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok()))
 }
 
-/// How often a load is run at the most, to see it with and without a checkpoint.
-const TURNS: u32 = 12;
-
 pub(crate) async fn million(
     product: Product,
     cluster: &mut Cluster,
@@ -80,7 +77,7 @@ async fn checkpoints(
     const CHECKPOINTS: &str = "quorate_checkpoints_total";
     let load = Load { kind: Kind::Put, per_second: 1_000.0, connections: 32, length: sizes.length };
     let (mut quiet, mut busy) = (load::Outcome::default(), load::Outcome::default());
-    for _ in 0..TURNS {
+    for _ in 0..if product == Product::Quorate { sizes.turns } else { 1 } {
         let mut before = Vec::new();
         for member in members {
             before.push(metric(member, CHECKPOINTS).await?);

@@ -279,15 +279,19 @@ async fn measure_scenarios(
     data_root: &Path,
 ) -> Result<Found, Failure> {
     let mut found = Found::default();
-    for &scenario in &options.scenarios {
+    // Each on a cluster of its own, but where nothing is measured anyway.
+    let together = if options.quick { options.scenarios.len().max(1) } else { 1 };
+    for scenarios in options.scenarios.chunks(together) {
         for &product in products {
-            eprintln!("{scenario:?}, {}", product.name());
-            let program = options.program(product);
-            let mut cluster = Cluster::start(product, program, options.members, data_root).await?;
-            let done = scenarios::run(scenario, product, &mut cluster, options.sizes(), &mut found).await;
-            done.map_err(|error| {
-                format!("{scenario:?}, {}: {error}\n{}", product.name(), cluster.evidence())
-            })?;
+            let mut cluster =
+                Cluster::start(product, options.program(product), options.members, data_root).await?;
+            for &scenario in scenarios {
+                eprintln!("{scenario:?}, {}", product.name());
+                let done = scenarios::run(scenario, product, &mut cluster, options.sizes(), &mut found).await;
+                done.map_err(|error| {
+                    format!("{scenario:?}, {}: {error}\n{}", product.name(), cluster.evidence())
+                })?;
+            }
         }
     }
     Ok(found)

@@ -37,6 +37,8 @@ pub(crate) struct Sizes {
     pub(crate) growth: &'static [u32],
     pub(crate) rates: &'static [f64],
     pub(crate) value_size: usize,
+    /// How often a load is run at the most, to see it with and without a checkpoint.
+    pub(crate) turns: u32,
     /// How long each figure is measured.
     pub(crate) length: Duration,
 }
@@ -49,6 +51,7 @@ pub(crate) const FULL: Sizes = Sizes {
     growth: &[10_000, 100_000, 1_000_000],
     rates: &[500.0, 1_000.0, 2_000.0, 4_000.0, 8_000.0, 12_000.0, 16_000.0],
     value_size: 256,
+    turns: 12,
     length: Duration::from_secs(8),
 };
 
@@ -61,6 +64,7 @@ pub(crate) const QUICK: Sizes = Sizes {
     growth: &[500, 1_000],
     rates: &[200.0, 400.0],
     value_size: 256,
+    turns: 1,
     length: Duration::from_millis(500),
 };
 
@@ -172,7 +176,7 @@ async fn burst(
 ) -> Result<(), Failure> {
     const PORTIONS: u32 = 20;
     // Enough to write them all before, even with etcd under load.
-    let ahead = Duration::from_secs(4) + Duration::from_micros(500) * sizes.burst_keys;
+    let ahead = Duration::from_secs(2) + Duration::from_micros(500) * sizes.burst_keys;
     let begun = Instant::now();
     for portion in 0..PORTIONS {
         let of = sizes.burst_keys / PORTIONS;
@@ -181,10 +185,10 @@ async fn burst(
         let left = ahead.saturating_sub(begun.elapsed()).as_secs().max(1);
         load::write_all(members, paths, &format!("value=short&ttl={left}")).await?;
     }
-    let until = ahead.saturating_sub(begun.elapsed()).saturating_sub(Duration::from_secs(2));
+    let until = ahead.saturating_sub(begun.elapsed()).saturating_sub(sizes.length / 4);
     tokio::time::sleep(until).await;
     let work = Workload { keys: 1_000, value_size: sizes.value_size, shape: Shape::Deep };
-    let load = Load { kind: Kind::Put, per_second: 500.0, connections: 16, length: Duration::from_secs(4) };
+    let load = Load { kind: Kind::Put, per_second: 500.0, connections: 16, length: sizes.length / 2 };
     let outcome = open_loop::run(load, product, members, work).await?;
     let title = format!("500 PUT/s while {} keys expire within about a second: p99", sizes.burst_keys);
     figures.add(product, title, Unit::Time, outcome.latencies.quantile(0.99) as f64);
