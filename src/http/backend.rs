@@ -73,6 +73,15 @@ pub enum BackendError {
     /// More requests wait than the member takes. The write was not applied.
     #[error("etcdserver: too many requests")]
     Overloaded,
+    /// Too many disks are nearly full. The write was not applied; reads and deletes go on.
+    #[error("etcdserver: no space: the disks of the members are nearly full")]
+    NoSpace,
+    /// The keyspace has reached its quota. The write was not applied; reads, deletes and refreshes go on.
+    #[error("etcdserver: mvcc: database space exceeded")]
+    Quota,
+    /// The member's state differs from the leader's: it answers nothing any more.
+    #[error("etcdserver: corrupt cluster: the state of this member differs from its leader's, ask another")]
+    Corrupt,
 }
 
 /// Which state a read may be answered from.
@@ -151,6 +160,37 @@ pub struct Status {
     pub applied: u64,
     /// How many keys expired since the process started.
     pub expired: u64,
+    /// What is wrong with it.
+    pub alarms: Vec<Alarm>,
+}
+
+/// What an operator must know of at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alarm {
+    /// The member's disk is nearly full.
+    NoSpace,
+    /// The member's disk is full: its log waits for space, and it does not count for a quorum.
+    DiskFull,
+    /// The keyspace has reached its quota.
+    Quota,
+    /// The cluster takes no writes that need room, as the leader says.
+    WritesRefused,
+    /// The member's state differs from the leader's: it serves nothing.
+    Corrupt,
+}
+
+impl Alarm {
+    /// As in `/health` and the metrics; etcd's name where it has one.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoSpace => "NOSPACE",
+            Self::DiskFull => "DISKFULL",
+            Self::Quota => "QUOTA",
+            Self::WritesRefused => "WRITESREFUSED",
+            Self::Corrupt => "CORRUPT",
+        }
+    }
 }
 
 /// A running member.
@@ -169,6 +209,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn clock(&self) -> ClockReading;
     /// Its place in the cluster.
     fn status(&self) -> Status;
+    /// Why it answers no request for a key, if so.
+    fn refusal(&self) -> Option<BackendError> {
+        None
+    }
     /// Appends metrics of its own, in Prometheus' text format.
     fn metrics(&self, _out: &mut String) {}
 }

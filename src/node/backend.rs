@@ -1,12 +1,14 @@
 //! A member as its clients see it: what `http` serves, and what a program that embeds one holds.
 
+use super::alarms::Alarms;
 use super::clock::ClockCell;
 use super::disk::DiskStats;
 use super::driver::{DriverInput, KnownStatus};
+use super::space::Space;
 use super::watch::{NodeWatch, Watches};
 use super::wire::Peers;
 use crate::http::backend::{
-    Backend, BackendError, ClockReading, Consistency, Status, View, WatchRequest, Written,
+    Alarm, Backend, BackendError, ClockReading, Consistency, Status, View, WatchRequest, Written,
 };
 use crate::store::{Command, Event, Key, Node, StoreError};
 use arc_swap::ArcSwap;
@@ -29,6 +31,8 @@ pub(super) struct Shared {
     pub watches: Arc<Watches>,
     pub clock: Arc<ClockCell>,
     pub disk: Arc<DiskStats>,
+    pub space: Arc<Space>,
+    pub alarms: Arc<Alarms>,
     pub peers: Peers,
 }
 
@@ -104,6 +108,9 @@ impl Backend for Handle {
     }
 
     async fn read(&self, consistency: Consistency) -> Result<Arc<View>, BackendError> {
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
+        }
         if consistency == Consistency::Local {
             return Ok(self.view());
         }
@@ -126,7 +133,13 @@ impl Backend for Handle {
 
     fn status(&self) -> Status {
         let known = self.0.status.load();
-        Status { leader_uptime: known.leader_since.elapsed(), ..known.status.clone() }
+        let mut status = Status { leader_uptime: known.leader_since.elapsed(), ..known.status.clone() };
+        status.alarms.extend(self.0.alarms.all().filter_map(|(alarm, on)| on.then_some(alarm)));
+        status
+    }
+
+    fn refusal(&self) -> Option<BackendError> {
+        self.0.alarms.diverged.load(Ordering::Relaxed).then_some(BackendError::Corrupt)
     }
 
     fn metrics(&self, out: &mut String) {
@@ -149,5 +162,21 @@ impl Backend for Handle {
              # TYPE quorate_peers_connected gauge\n\
              quorate_peers_connected {peers}\n"
         );
+        let (free, reserve) = self.0.space.figures();
+        let _ = write!(
+            out,
+            "# HELP quorate_disk_free_bytes Free space of the data directory's file system.\n\
+             # TYPE quorate_disk_free_bytes gauge\n\
+             quorate_disk_free_bytes {free}\n\
+             # HELP quorate_disk_reserve_bytes With less free space than this, writes are refused.\n\
+             # TYPE quorate_disk_reserve_bytes gauge\n\
+             quorate_disk_reserve_bytes {reserve}\n\
+             # HELP quorate_alarm Whether an alarm is on: see /health.\n\
+             # TYPE quorate_alarm gauge\n"
+        );
+        let refused = self.0.status.load().status.alarms.contains(&Alarm::WritesRefused);
+        for (alarm, on) in self.0.alarms.all().chain([(Alarm::WritesRefused, refused)]) {
+            let _ = writeln!(out, "quorate_alarm{{type=\"{}\"}} {}", alarm.name(), u8::from(on));
+        }
     }
 }

@@ -3,17 +3,19 @@
 //! It never waits for a disk or a socket. What gathers in its queue while it works becomes one batch, so load makes
 //! batches larger and one client alone waits for nothing.
 
+use super::alarms::Alarms;
 use super::checkpoints::{CheckpointPlan, CheckpointPolicy};
 use super::clock::ClockCell;
 use super::disk::{self, DiskJob, DiskStats};
+use super::quarantine;
 use super::view::members_of;
 use super::wire::Peers;
-use crate::http::backend::{BackendError, ClockReading, Member, Status, View, Written};
-use crate::replica::{Effects, Failure, Input, LogPosition, MemberInfo, Replica, Reply, Standing, Token};
+use crate::http::backend::{Alarm, BackendError, ClockReading, Member, Status, View, Written};
+use crate::replica::{Effects, Failure, Input, LogPosition, MemberInfo, Replica, Reply, Shortage, Standing, Token};
 use crate::storage::Checkpoints;
 use crate::store::{Action, ClusterTime, Command, Event, Outcome, StoreError};
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +23,9 @@ use tokio::sync::oneshot;
 
 /// Inputs that may wait for the driver; clients beyond that are told so, peers' messages are dropped.
 pub(super) const QUEUE_MAX: usize = 65_536;
+
+/// Batches of events that may wait for the thread that tells watchers; beyond that they look into the history.
+pub(super) const NEWS_MAX: usize = 256;
 
 /// Inputs taken in before their effects are carried out.
 const GATHER_MAX: usize = 4_096;
@@ -51,6 +56,20 @@ pub(super) enum DriverInput {
     Fatal(String),
     /// Stop in an orderly way.
     Stop,
+}
+
+/// Why the driver goes on no more.
+enum End {
+    /// The member must stop; why.
+    Fatal(String),
+    /// The state differs from the leader's.
+    Diverged(LogPosition),
+}
+
+impl From<String> for End {
+    fn from(error: String) -> Self {
+        Self::Fatal(error)
+    }
 }
 
 enum Waiter {
@@ -86,6 +105,11 @@ pub(super) struct Links {
     pub clock: Arc<ClockCell>,
     pub checkpoints: Arc<Checkpoints>,
     pub disk_stats: Arc<DiskStats>,
+    pub alarms: Arc<Alarms>,
+    /// Makes it durable that this member's state differs from the leader's at a log index.
+    pub keep_alarm: Box<dyn Fn(u64) + Send>,
+    /// Held as long as the member runs: threads that wait look at its other end.
+    pub _running: Sender<()>,
     /// Keeps a term and a reading of cluster time for a restart.
     pub keep_clock: Box<dyn Fn(u64, u64) + Send>,
 }
@@ -110,6 +134,8 @@ pub(super) struct Driver {
     members_told: Option<Arc<BTreeMap<u64, MemberInfo>>>,
     members: Arc<BTreeMap<u64, Member>>,
     clock_kept: (u64, u64),
+    /// Watchers were not told of everything.
+    news_lost: bool,
 }
 
 impl Driver {
@@ -126,6 +152,7 @@ impl Driver {
             members_told: None,
             members: Arc::default(),
             clock_kept: (0, 0),
+            news_lost: false,
         }
     }
 
@@ -134,6 +161,22 @@ impl Driver {
     /// # Errors
     /// The member must not go on: its disk or an invariant failed. The text says which.
     pub(super) fn run(mut self) -> Result<(), String> {
+        match self.work() {
+            Ok(()) => Ok(()),
+            Err(End::Fatal(error)) => Err(error),
+            Err(End::Diverged(at)) => {
+                for token in self.waiters.keys().copied().collect::<Vec<_>>() {
+                    self.fail(token, BackendError::Corrupt);
+                }
+                let Links { inputs, news, alarms, keep_alarm, .. } = self.links;
+                // So that every watch ends.
+                drop(news);
+                quarantine::hold(&inputs, &alarms, &keep_alarm, at)
+            }
+        }
+    }
+
+    fn work(&mut self) -> Result<(), End> {
         let mut next_tick = self.links.clock.now() + self.settings.tick;
         let mut wake_at = self.flush()?;
         loop {
@@ -173,7 +216,12 @@ impl Driver {
 
     fn take(&mut self, now: Duration, input: DriverInput) -> Result<bool, String> {
         match input {
-            DriverInput::Input(input) => self.replica.step(now, input),
+            DriverInput::Input(input) => {
+                if let Input::Space { short } = input {
+                    self.checkpoint.set_hurry(short);
+                }
+                self.replica.step(now, input);
+            }
             DriverInput::Write { command, reply } => {
                 let token = self.wait(Waiter::Write(reply));
                 self.replica.step(now, Input::Write { token, command });
@@ -190,7 +238,7 @@ impl Driver {
                 self.checkpoint.ended();
                 self.replica.step(now, Input::Compactable { upto });
             }
-            DriverInput::CheckpointFailed => self.checkpoint.ended(),
+            DriverInput::CheckpointFailed => self.checkpoint.failed(now),
             DriverInput::Fatal(error) => return Err(error),
             DriverInput::Stop => return Ok(true),
         }
@@ -205,7 +253,7 @@ impl Driver {
     }
 
     /// Carries out what the core wants, in its order; returns when it wants to be stepped again.
-    fn flush(&mut self) -> Result<Option<Duration>, String> {
+    fn flush(&mut self) -> Result<Option<Duration>, End> {
         let now = self.links.clock.now();
         let effects = self.replica.flush(now)?;
         let wake_at = effects.wake_at;
@@ -213,14 +261,14 @@ impl Driver {
         Ok(wake_at)
     }
 
-    fn carry_out(&mut self, effects: Effects) -> Result<(), String> {
+    fn carry_out(&mut self, effects: Effects) -> Result<(), End> {
         for (to, outgoing) in effects.send {
             self.links.peers.send(to, outgoing);
         }
         for write in effects.writes {
             self.checkpoint.wrote(write.entries.iter().map(|e| e.data.len() as u64 + 64).sum());
             if self.links.disk.send(DiskJob::Write(write)).is_err() {
-                return Err(self.why_the_log_ended());
+                return Err(self.why_the_log_ended().into());
             }
         }
         self.links.clock.set_offset(self.replica.clock_offset_micros());
@@ -229,10 +277,10 @@ impl Driver {
         if effects.publish {
             self.publish();
         }
-        if effects.watchers_cleared || !effects.events.is_empty() {
-            let clock = self.links.clock.read();
-            let news = News { outcomes: effects.events, clock, gap: effects.watchers_cleared };
-            let _ = self.links.news.send(news);
+        let gap = effects.watchers_cleared || self.news_lost;
+        if gap || !effects.events.is_empty() {
+            let news = News { outcomes: effects.events, clock: self.links.clock.read(), gap };
+            self.news_lost = matches!(self.links.news.try_send(news), Err(TrySendError::Full(_)));
         }
         for reply in effects.replies {
             self.reply(reply);
@@ -249,11 +297,7 @@ impl Driver {
             let _ = self.links.disk.send(DiskJob::Compact(base));
         }
         if let Some(at) = effects.diverged {
-            return Err(format!(
-                "the state at log index {} differs from the leader's: this member must not serve it. Move its data \
-                 directory away and let it join anew, and keep the directory for a report",
-                at.index
-            ));
+            return Err(End::Diverged(at));
         }
         self.maybe_checkpoint();
         Ok(())
@@ -293,8 +337,14 @@ impl Driver {
         let known = self.links.status.load();
         let before = &known.status;
         let changed = (before.term, before.leader) != (standing.term, standing.leader);
-        if !changed && expired == 0 && (before.commit, before.applied) == (standing.commit, applied) {
+        let refusing = before.alarms.contains(&Alarm::WritesRefused);
+        let same = (before.commit, before.applied) == (standing.commit, applied)
+            && refusing == standing.refuses.is_some();
+        if !changed && expired == 0 && same {
             return;
+        }
+        if refusing != standing.refuses.is_some() {
+            log_refusal(&standing);
         }
         if changed {
             log_change(before, &standing);
@@ -306,6 +356,7 @@ impl Driver {
             commit: standing.commit,
             applied,
             expired: before.expired + expired,
+            alarms: standing.refuses.map(|_| Alarm::WritesRefused).into_iter().collect(),
             ..before.clone()
         };
         drop(known);
@@ -330,7 +381,7 @@ impl Driver {
                     let _ = reply.send(true);
                 }
             }
-            Reply::Failed { token, reason } => self.fail(token, reason),
+            Reply::Failed { token, reason } => self.fail(token, error_of(reason)),
         }
     }
 
@@ -340,12 +391,7 @@ impl Driver {
         Ok(Written { event: result?, raft_index, raft_term })
     }
 
-    fn fail(&mut self, token: Token, reason: Failure) {
-        let error = match reason {
-            Failure::Timeout => BackendError::Timeout,
-            Failure::NoLeader => BackendError::NoLeader,
-            Failure::Overloaded => BackendError::Overloaded,
-        };
+    fn fail(&mut self, token: Token, error: BackendError) {
         match self.waiters.remove(&token) {
             Some(Waiter::Write(reply)) => drop(reply.send(Err(error))),
             Some(Waiter::Read(reply)) => drop(reply.send(Err(error))),
@@ -356,7 +402,7 @@ impl Driver {
 
     fn maybe_checkpoint(&mut self) {
         let state = self.replica.state();
-        if !self.checkpoint.begin_if_due(state) {
+        if !self.checkpoint.begin_if_due(state, self.links.clock.now()) {
             return;
         }
         disk::checkpoint_in_background(
@@ -376,6 +422,30 @@ impl Driver {
             self.clock_kept = (term, reading);
             (self.links.keep_clock)(term, reading);
         }
+    }
+}
+
+fn error_of(reason: Failure) -> BackendError {
+    match reason {
+        Failure::Timeout => BackendError::Timeout,
+        Failure::NoLeader => BackendError::NoLeader,
+        Failure::Overloaded => BackendError::Overloaded,
+        Failure::NoRoom(Shortage::Disk) => BackendError::NoSpace,
+        Failure::NoRoom(Shortage::Quota) => BackendError::Quota,
+    }
+}
+
+fn log_refusal(now: &Standing) {
+    match now.refuses {
+        Some(Shortage::Disk) => tracing::warn!(
+            leads = now.leads,
+            "the cluster refuses writes: the disks of too many members are nearly full; reads and deletes go on"
+        ),
+        Some(Shortage::Quota) => tracing::warn!(
+            leads = now.leads,
+            "the cluster refuses writes: the keyspace has reached its quota; reads, deletes and refreshes go on"
+        ),
+        None => tracing::info!("the cluster does not refuse writes for want of space any more"),
     }
 }
 

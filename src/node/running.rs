@@ -1,5 +1,6 @@
 //! A member from start to shutdown.
 
+use super::alarms::Alarms;
 use super::backend::{Handle, Shared};
 use super::bootstrap;
 use super::checkpoints::CheckpointPolicy;
@@ -8,10 +9,11 @@ use super::config::{Config, HttpUrl};
 use super::disk::{DiskStats, LogThread};
 use super::driver::{self, Driver, DriverInput, KnownStatus, Links, News, Settings};
 use super::listen::listen;
+use super::space::{Space, SpaceWatch};
 use super::view::view_of;
 use super::watch::Watches;
 use super::wire::{MemberInbox, Peers};
-use super::{StartError, peer_routes};
+use super::{StartError, peer_routes, quarantine};
 use crate::http;
 use crate::http::backend::{Status, View};
 use crate::replica::{Input, Replica, ReplicaConfig};
@@ -286,6 +288,7 @@ impl Parts {
             seed: rand::random(),
             election_ticks: election_ticks(config),
             request_timeout: Duration::from_secs(5) + 2 * config.election_timeout,
+            quota_bytes: config.quota_backend_bytes,
         };
         tracing::info!(
             name = identity.name,
@@ -312,7 +315,22 @@ impl Parts {
         let peers = Peers::default();
         let (driver_in, driver_out) = crossbeam_channel::bounded(driver::QUEUE_MAX);
         let (disk_in, disk_out) = crossbeam_channel::unbounded();
-        let (news_in, news_out) = crossbeam_channel::unbounded();
+        let (news_in, news_out) = crossbeam_channel::bounded(driver::NEWS_MAX);
+        let (stop_in, stop_out) = crossbeam_channel::bounded(0);
+        let (space, alarms) = (Arc::new(Space::default()), Arc::new(Alarms::default()));
+        let space_watch = SpaceWatch {
+            dir: storage.log.dir().to_path_buf(),
+            space: Arc::clone(&space),
+            reserve: config.disk_reserve_bytes,
+            quota: config.quota_backend_bytes,
+            view: Arc::clone(&view),
+            alarms: Arc::clone(&alarms),
+            driver: driver_in.clone(),
+            stopped: stop_out.clone(),
+        };
+        space_watch.begin();
+        let mut storage = storage;
+        storage.checkpoints.set_reserve_bytes(space.figures().1 / 2);
         let (ended_in, ended) = watch::channel(None);
         let checkpoints = Arc::new(storage.checkpoints);
         let disk_stats = Arc::new(DiskStats::default());
@@ -323,9 +341,12 @@ impl Parts {
             driver: driver_in.clone(),
             peers: peers.clone(),
             stats: Arc::clone(&disk_stats),
+            space: Arc::clone(&space),
+            alarms: Arc::clone(&alarms),
+            stopped: stop_out,
         };
         let stats = Arc::clone(&disk_stats);
-        let clock_dir = Arc::clone(data_dir);
+        let (clock_dir, alarm_dir) = (Arc::clone(data_dir), Arc::clone(data_dir));
         let links = Links {
             inputs: driver_out,
             inputs_back: driver_in.clone(),
@@ -337,6 +358,9 @@ impl Parts {
             clock: Arc::clone(&clock),
             checkpoints,
             disk_stats,
+            alarms: Arc::clone(&alarms),
+            keep_alarm: Box::new(move |index| quarantine::keep(&alarm_dir, index)),
+            _running: stop_in,
             keep_clock: Box::new(move |term, ms| {
                 if let Err(error) = clock_dir.save_clock(term, ms) {
                     tracing::warn!(%error, "could not note the cluster's time; keys may live longer after a restart");
@@ -353,6 +377,7 @@ impl Parts {
         let teller = Arc::clone(&watches);
         let threads = vec![
             spawn("log", move || log_thread.run())?,
+            spawn("space", move || space_watch.run())?,
             spawn("watches", move || tell(&news_out, &teller))?,
             spawn("driver", move || {
                 ended_in.send_replace(Some(driver.run()));
@@ -365,6 +390,8 @@ impl Parts {
             watches,
             clock,
             disk: stats,
+            space,
+            alarms,
             peers: peers.clone(),
         };
         Ok(Self {

@@ -1,6 +1,7 @@
 //! What goes into the core and what comes out. Plain data: the order in which effects may happen is part of it.
 
 use super::LogPosition;
+use super::room::Shortage;
 use super::state::State;
 use crate::proto::command::Batch;
 use crate::proto::peer::Beacon;
@@ -83,6 +84,11 @@ pub enum Input {
         peer: u64,
         /// Whether it arrived whole.
         ok: bool,
+    },
+    /// This member's disk is nearly full, or has room again.
+    Space {
+        /// Whether it is.
+        short: bool,
     },
     /// Hand leadership to the best follower, if leading: the member is about to stop.
     StepAside,
@@ -173,6 +179,8 @@ pub enum Failure {
     NoLeader,
     /// Too many requests wait; it will not be applied.
     Overloaded,
+    /// It needs room that there is not; it will not be applied.
+    NoRoom(Shortage),
 }
 
 /// A member's place in the cluster.
@@ -186,6 +194,8 @@ pub struct Standing {
     pub leads: bool,
     /// The highest log position known to be committed.
     pub commit: u64,
+    /// Why requests that need room are refused, if they are; on a follower, as far as its leader has told.
+    pub refuses: Option<Shortage>,
 }
 
 /// What must be done now, in the order of the fields.

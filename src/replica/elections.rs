@@ -15,6 +15,7 @@ impl Replica {
             self.raw.tick();
             self.campaign_early();
         }
+        self.tick_room();
         let leads = self.standing.leads;
         let mut failed = Vec::new();
         self.pending.tick(now, !leads, |token, sent| {
@@ -66,12 +67,14 @@ impl Replica {
     }
 
     pub(super) fn send_beacon(&mut self, now: Duration) {
-        let beacon = Beacon {
+        let mut beacon = Beacon {
             term: self.raw.raft.term,
             time_ms: self.clock.stamp(now).0,
             digest_index: self.state.applied.index,
             digest: self.state.store.digest(),
+            ..Beacon::default()
         };
+        self.tell_of_room(&mut beacon);
         let peers: Vec<u64> =
             self.raw.raft.prs().iter().map(|(id, _)| *id).filter(|id| *id != self.config.id).collect();
         for peer in peers {
@@ -95,11 +98,13 @@ impl Replica {
             leader: raft.leader_id,
             leads: raft.state == StateRole::Leader,
             commit: raft.raft_log.committed,
+            refuses: self.shortage(),
         };
         let before = std::mem::replace(&mut self.standing, standing);
         if (before.term, before.leader) != (standing.term, standing.leader) {
             self.pending.resend_all();
             self.reads.restart();
+            self.forget_refusal();
             if before.leads {
                 // What was queued comes again from its origins, or is pending here.
                 self.clock.leave_office(now);
@@ -129,6 +134,11 @@ impl Replica {
     }
 
     pub(super) fn step_aside(&mut self) {
+        self.hand_over(|_| true);
+    }
+
+    /// Hands leadership, if this member has it, to the best follower of those that will do.
+    pub(super) fn hand_over(&mut self, will_do: impl Fn(u64) -> bool) {
         if !self.standing.leads {
             return;
         }
@@ -136,7 +146,10 @@ impl Replica {
         let best = prs
             .iter()
             .filter(|(id, p)| {
-                **id != self.config.id && p.recent_active && self.state.membership.voters.contains(id)
+                **id != self.config.id
+                    && p.recent_active
+                    && self.state.membership.voters.contains(id)
+                    && will_do(**id)
             })
             .max_by_key(|(id, p)| (p.matched, std::cmp::Reverse(**id)));
         if let Some(id) = best.map(|(id, _)| *id) {

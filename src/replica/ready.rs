@@ -55,6 +55,9 @@ impl Replica {
         if let Some(hard_state) = &write.hard_state {
             self.term_writes.push((write.number, hard_state.term));
         }
+        let bytes = write.entries.iter().map(|entry| entry.data.len() as u64).sum();
+        self.unwritten.push_back((write.number, bytes));
+        self.unwritten_bytes += bytes;
         self.write_begun = write.number;
         self.effects.writes.push(write);
     }
@@ -68,6 +71,9 @@ impl Replica {
             }
             *write > number
         });
+        while self.unwritten.front().is_some_and(|(write, _)| *write <= number) {
+            self.unwritten_bytes -= self.unwritten.pop_front().map_or(0, |(_, bytes)| bytes);
+        }
         self.raw.on_persist_ready(number);
         if let Some((write, index)) = self.installing
             && write <= number

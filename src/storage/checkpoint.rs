@@ -194,8 +194,8 @@ impl Checkpoints {
         Checkpoints { dir: dir.to_path_buf(), kept: Mutex::default(), reserve_bytes: RESERVE_BYTES }
     }
 
-    #[cfg(test)]
-    pub(crate) fn set_reserve_bytes(&mut self, bytes: u64) {
+    /// Free space that a checkpoint is to leave to the log; without this, 32 MiB.
+    pub fn set_reserve_bytes(&mut self, bytes: u64) {
         self.reserve_bytes = bytes;
     }
 }
