@@ -132,10 +132,12 @@ impl LogThread {
                     "the disk is full: this member acknowledges nothing until there is space; reads and watches go on"
                 );
             }
+            let _ = self.driver.send(DriverInput::Input(Input::Stalled));
             while self.stopped.recv_timeout(SPACE_RETRY) == Err(RecvTimeoutError::Timeout) {
                 if disk_space(self.log.dir()).map_or(true, |seen| seen.free > bytes + SPACE_MARGIN) {
                     break;
                 }
+                let _ = self.driver.send(DriverInput::Input(Input::Stalled));
             }
             if self.stopped.try_recv() == Err(crossbeam_channel::TryRecvError::Disconnected) {
                 return Err(error);

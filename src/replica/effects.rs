@@ -63,6 +63,9 @@ pub enum Input {
         /// [`LogWrite::number`].
         number: u64,
     },
+    /// The disk is full: what is not on it waits, nobody knows how long. Said again now and then, until a write is
+    /// persisted. Every `then_send` is kept back as before.
+    Stalled,
     /// A checkpoint makes the log up to this position unnecessary for a restart of this member.
     Compactable {
         /// Where the older of the two kept checkpoints stands.

@@ -163,6 +163,10 @@ pub struct Replica {
     /// The bytes of entries in writes under way, by their numbers, and their sum.
     unwritten: VecDeque<(u64, u64)>,
     unwritten_bytes: u64,
+    /// The disk is full.
+    disk_full: bool,
+    /// The last write that raft was told to be on disk before it is: see `stalled`.
+    presumed: Option<u64>,
     /// A snapshot that is being made durable: its write's number, and its index.
     installing: Option<(u64, u64)>,
     /// Whether an entry that expires what is due was proposed and is not applied yet.
@@ -246,6 +250,8 @@ impl Replica {
             term_writes: Vec::new(),
             unwritten: VecDeque::new(),
             unwritten_bytes: 0,
+            disk_full: false,
+            presumed: None,
             installing: None,
             expiry_proposed: false,
             rng,
@@ -333,6 +339,7 @@ impl Replica {
             }
             Input::Snapshot { message, state } => self.receive_snapshot(*message, state),
             Input::Persisted { number } => self.persisted(number),
+            Input::Stalled => self.stalled(),
             Input::Compactable { upto } => self.compact(upto),
             Input::Connected { peer } => self.connected(peer),
             Input::Unreachable { peer } => self.unreachable(peer),

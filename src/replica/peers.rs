@@ -71,7 +71,7 @@ impl Replica {
             }
             MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => message.entries.len() == 1,
             // To campaign while a snapshot is not on disk yet is more than raft can do; see `tick`.
-            MessageType::MsgTimeoutNow => self.installing.is_none(),
+            MessageType::MsgTimeoutNow => self.may_campaign(),
             _ => true,
         }
     }
