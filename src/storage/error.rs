@@ -106,6 +106,14 @@ impl StorageError {
         }
     }
 
+    /// A failure of the disk of which it is known now in which file.
+    pub(crate) fn of_file(self, file: Option<PathBuf>) -> StorageError {
+        match (self, file) {
+            (StorageError::Io { verb, source, .. }, Some(path)) => StorageError::Io { verb, path, source },
+            (other, _) => other,
+        }
+    }
+
     pub(crate) fn corrupt(path: &Path, what: impl Into<String>) -> StorageError {
         StorageError::Corrupt { path: path.to_path_buf(), what: what.into() }
     }

@@ -85,7 +85,8 @@ impl Log {
         let health = Arc::new(Health::default());
         let watched = Arc::new(WatchedFiles::new(Arc::clone(&health)));
         let engine = Engine::open_with_file_system(config(dir, file_size)?, watched)
-            .map_err(|e| name_damage(dir, engine_error("opening the log in", dir, e)))?;
+            .map_err(|e| name_damage(dir, engine_error("opening the log in", dir, e)))
+            .map_err(|e| e.of_file(health.last_read()))?;
         let synced = SyncedBatch::open(dir)?;
         let meta = match engine.get(REGION, META_KEY) {
             Some(bytes) => LogMeta::decode(dir, &bytes)?,

@@ -72,6 +72,14 @@ def expect_refused(ctx, member, path):
     expect("no space" in answer.json["cause"], f"the refusal does not say why: {answer.text}")
 
 
+def reads(member, path):
+    """Whether the member's own state is there and has the key."""
+    try:
+        return request("GET", member.key(path, quorum="false"), timeout=2).status == 200
+    except OSError:
+        return False
+
+
 def taken(ctx, member, path, **form):
     """Whether a write is taken."""
     try:
@@ -89,7 +97,8 @@ def full_follower(ctx):
     full = next(member for member in members if member is not leader)
     rest = [member for member in members if member is not full]
     fill(ctx, full, 0)
-    value = "v" * 20_000
+    # More than the log has allocated already.
+    value = "v" * 60_000
     for number in range(100):
         ctx.put(rest[number % 2], f"/during/{number % 10}", f"{number} {value}")
     eventually(lambda: "DISKFULL" in health(ctx, full), 5, f"{full.name} says that its disk is full")
@@ -102,7 +111,7 @@ def full_follower(ctx):
     expect("the disk is full" in full.output(), "no line in the log says so")
     full.kill()
     full.start()
-    eventually(lambda: ctx.get(full, "/announce/web", quorum="false").status == 200, 20, f"{full.name} starts with a full disk")
+    eventually(lambda: reads(full, "/announce/web"), 20, f"{full.name} starts with a full disk")
     ctx.put(rest[0], "/during/restarted", "v")
     emptied = time.monotonic()
     empty(ctx, full)
@@ -196,3 +205,141 @@ def quota(ctx):
         expect_equal(ctx.http("DELETE", members[gone % 3].key(f"/quota/{gone}")).status, 200, "a delete over the quota")
     eventually(lambda: all(taken(ctx, member, "/quota/after") for member in members), 5, "writes come back")
     eventually(lambda: health(ctx, members[0]) == '{"health":"true"}', 5, "the alarm is over")
+
+
+class FaultyDisk:
+    """Lets system calls of one member on its files fail or wait."""
+
+    def __init__(self, ctx, member):
+        library = ctx.dir / "faulty_disk.so"
+        if not library.exists():
+            source = os.path.join(os.path.dirname(__file__), "faulty_disk.c")
+            built = ctx.run("gcc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl", timeout=60)
+            expect_equal(built.returncode, 0, f"building the library that faults: {built.stderr}")
+        self.control = ctx.dir / f"{member.name}.faults"
+        member.env = member.env | {"LD_PRELOAD": str(library), "FAULTY_DISK": str(self.control)}
+
+    def fail(self, call, error, part="/member/log/"):
+        self.set(f"{call} {error} 0 {part}")
+
+    def delay(self, call, milliseconds, part="/member/log/"):
+        self.set(f"{call} 0 {milliseconds} {part}")
+
+    def set(self, line):
+        beside = self.control.with_suffix(".new")
+        beside.write_text(line + "\n")
+        beside.rename(self.control)
+
+    def heal(self):
+        self.control.unlink(missing_ok=True)
+
+
+def faulty_cluster(ctx):
+    members = ctx.static_cluster(start=False)
+    disks = [FaultyDisk(ctx, member) for member in members]
+    for member in members:
+        member.start()
+    ctx.wait_healthy(members)
+    return members, dict(zip((member.name for member in members), disks))
+
+
+def expect_stops_alone(ctx, members, victim, text):
+    """It ends by itself and says why in one line; the others go on; nothing acknowledged is lost."""
+    rest = [member for member in members if member is not victim]
+    acknowledged = []
+    deadline = time.monotonic() + 15
+    while victim.alive and time.monotonic() < deadline:
+        path = f"/fault/{time.monotonic_ns()}"
+        if taken(ctx, rest[0], path):
+            acknowledged.append(path)
+    expect(victim.wait_for_exit(5) != 0, f"{victim.name} ended as if all were well")
+    lines = [line for line in victim.output().splitlines() if "this member must stop" in line]
+    expect(len(lines) == 1 and text in lines[0], f"expected one line with {text!r}: {lines}")
+    ctx.leader(rest, timeout=15)
+    eventually(lambda: taken(ctx, rest[0], "/fault/after"), 10, "the others go on")
+    return [*acknowledged, "/fault/after"]
+
+
+def expect_back(ctx, members, victim, acknowledged):
+    victim.start()
+    ctx.wait_healthy(members)
+    for path in acknowledged:
+        expect_equal(ctx.get(victim, path).status, 200, f"{path} on {victim.name}")
+    ctx.put(victim, "/fault/back", "v")
+
+
+@check("disk-write-and-flush-errors", timeout=180)
+def write_errors(ctx):
+    """EIO from a write, then from an fsync, of a follower and of the leader: that member stops, with a line, and starts again."""
+    members, disks = faulty_cluster(ctx)
+    for call, of_leader in (("sync", True), ("write", False)):
+        leader = ctx.leader(members)
+        victim = leader if of_leader else next(member for member in members if member is not leader)
+        disks[victim.name].fail(call, errno.EIO)
+        began = time.monotonic()
+        acknowledged = expect_stops_alone(ctx, members, victim, "Input/output error")
+        ctx.note(f"EIO from {call} of the {'leader' if of_leader else 'follower'}: over after {time.monotonic() - began:.1f} s")
+        disks[victim.name].heal()
+        expect_back(ctx, members, victim, acknowledged)
+
+
+@check("disk-read-errors", timeout=120)
+def read_errors(ctx):
+    """EIO from reading the log or every checkpoint at a start: refused with a line that names the file, nothing is harmed."""
+    members, disks = faulty_cluster(ctx)
+    victim = members[0]
+    ctx.put(members[1], "/read/key", "v")
+    for part in ("/member/log/", "/member/state/"):
+        victim.kill()
+        disks[victim.name].fail("read", errno.EIO, part)
+        victim.start()
+        expect(victim.wait_for_exit(20) != 0, "it ended as if all were well")
+        line = victim.output().strip().splitlines()[-1]
+        expect(line.startswith("quorate: ") and part in line, f"the line does not name the file: {line}")
+        disks[victim.name].heal()
+        victim.start()
+        ctx.wait_healthy(members)
+        expect_equal(ctx.get(victim, "/read/key").status, 200, "what was there")
+
+
+@check("disk-slow", timeout=120)
+def slow_disk(ctx):
+    """Each fsync of a follower's, then of the leader's disk takes longer than an election timeout: nobody is deposed for it."""
+    members, disks = faulty_cluster(ctx)
+    leader = ctx.leader(members)
+    follower = next(member for member in members if member is not leader)
+    term = metric(ctx, leader, "quorate_raft_term")
+    for slow, limit in ((follower, 0.5), (leader, 4.5)):
+        disks[slow.name].delay("sync", 1500)
+        slowest, count, end = 0, 0, time.monotonic() + 6
+        while time.monotonic() < end:
+            began = time.monotonic()
+            ctx.put(leader, f"/slow/{slow.name}/{count}", "v")
+            slowest, count = max(slowest, time.monotonic() - began), count + 1
+        expect(slowest < limit, f"a write took {slowest:.1f} s with the slow disk on {slow.name}")
+        expect("the disk is slow" in slow.output(), f"no line in the log of {slow.name} says so")
+        ctx.note(f"slowest write {slowest:.2f} s with a slow {'leader' if slow is leader else 'follower'}")
+        disks[slow.name].heal()
+    expect_equal(metric(ctx, leader, "quorate_raft_term"), term, "the term: heartbeats waited for a disk")
+    expect(leader.leads(), "the leader was deposed")
+
+
+@check("disk-read-only", timeout=120)
+def read_only(ctx):
+    """The file system turns read-only, as it does after an error: the member stops and says so, a start is refused, all is there after."""
+    members = disk_cluster(ctx)
+    victim = members[0]
+    # Its files are open for writing, so that the kernel refuses a polite remount: as for an error, by force.
+    disks = FaultyDisk(ctx, victim)
+    victim.stop()
+    victim.start()
+    ctx.wait_healthy(members)
+    disks.fail("write", errno.EROFS)
+    acknowledged = expect_stops_alone(ctx, members, victim, "remount the file system for writing")
+    disks.heal()
+    subprocess.run(["mount", "-o", "remount,ro", victim.data], check=True)
+    victim.start()
+    expect(victim.wait_for_exit(10) != 0, "it started on a read-only file system")
+    expect("remount the file system for writing" in victim.output(), f"the refusal: {victim.output()}")
+    subprocess.run(["mount", "-o", "remount,rw", victim.data], check=True)
+    expect_back(ctx, members, victim, acknowledged)
