@@ -78,6 +78,14 @@ pub enum StorageError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The disk does not give the bytes back, this time.
+    #[error("{} cannot be read: {source}; it is left as it is: check the disk (the kernel log) and start again", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// The bytes are not what was written.
     #[error("{} is damaged: {what}", .path.display())]
     Corrupt {
