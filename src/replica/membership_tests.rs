@@ -46,6 +46,7 @@ impl Net {
             request_timeout: Duration::from_secs(7),
             incarnation: id,
             strict_reconfig: self.strict,
+            quota_bytes: 0,
         };
         let recovered = Recovered { state, base, entries: vec![], hard_state, clock: None };
         self.members.insert(id, Replica::new(config, recovered, self.now).unwrap());
