@@ -37,6 +37,8 @@ mod metrics;
 mod misc;
 mod pages;
 mod params;
+#[cfg(test)]
+mod pipeline_tests;
 mod process;
 mod render;
 mod route;
