@@ -70,6 +70,13 @@ pub(crate) fn keys<W>(status: StatusCode, position: Position, body: Kind<W>) -> 
     answer
 }
 
+/// A status without a body.
+pub(crate) fn empty<W>(status: StatusCode) -> Answer<W> {
+    let mut answer = Response::new(Kind::Full(Bytes::new()));
+    *answer.status_mut() = status;
+    answer
+}
+
 /// A stream of server-sent events.
 pub(crate) fn event_stream<W>(position: Position, body: Kind<W>) -> Answer<W> {
     let mut answer = keys(StatusCode::OK, position, body);
@@ -94,11 +101,17 @@ pub(crate) fn error_with<W>(status: StatusCode, error: &StoreError) -> Answer<W>
 }
 
 /// What the member could not do. A member that takes no more requests says so with 503, on which clients try another;
-/// the other causes are 500, as in etcd.
+/// without room for a write it is 507; the other causes are 500, as in etcd.
 pub(crate) fn backend_error<W>(failure: &BackendError) -> Answer<W> {
     let internal = || StoreError::new(ErrorCode::RaftInternal, failure.to_string(), 0);
     match failure {
         BackendError::Store(refusal) => error(refusal),
+        BackendError::NoSpace | BackendError::Quota => {
+            error_with(StatusCode::INSUFFICIENT_STORAGE, &internal())
+        }
+        BackendError::Corrupt | BackendError::Removed => {
+            error_with(StatusCode::SERVICE_UNAVAILABLE, &internal())
+        }
         BackendError::Timeout | BackendError::NoLeader | BackendError::Stopped => error(&internal()),
         BackendError::Overloaded => {
             let mut answer = error_with(StatusCode::SERVICE_UNAVAILABLE, &internal());

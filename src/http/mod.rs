@@ -16,7 +16,7 @@
 //! wrap), `watch` (how streams end) and here: no CORS headers unless configured, listings are always sorted, and a
 //! request over a limit is told so. What clients can ask for beyond etcd is in `extensions`.
 //!
-//! What it does not do: TLS, authentication, changes of membership.
+//! What it does not do: TLS, authentication.
 
 mod admin;
 mod answer;
@@ -115,7 +115,7 @@ impl<B: Backend> App<B> {
         let uri = request.uri();
         let mut answer = match route::route(request.method(), uri.path(), uri.query()) {
             Ok(Route::Keys(key)) => keys::handle(self, key, request).await,
-            Ok(Route::Members(route)) => members::handle(self, route),
+            Ok(Route::Members(route)) => members::handle(self, route, request).await,
             Ok(Route::Machines) => members::machines(self),
             Ok(Route::Leader) => admin::leader(self),
             Ok(Route::Admin(route)) => admin::handle(self, route, request).await,

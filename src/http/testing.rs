@@ -1,12 +1,15 @@
 //! A member without a cluster, for tests of this layer: the real store behind a lock, no log, no peers.
 
 use super::backend::{
-    Backend, BackendError, ClockReading, Consistency, Member, Notice, Status, Traffic, View, Watch,
-    WatchItem, WatchRequest, Written,
+    Backend, BackendError, ClockReading, Consistency, Member, MembersError, Notice, Status, Traffic, View,
+    Watch, WatchItem, WatchRequest, Written,
 };
+use crate::replica::{ChangeError, MemberChange};
 use crate::store::{
-    ClusterTime, Command, ErrorCode, HistoryLimits, Outcome, Store, StoreError, WatcherHub, WatcherId,
+    ClusterTime, Command, ErrorCode, Event, HistoryLimits, Outcome, Store, StoreError, WatcherHub, WatcherId,
 };
+use bytes::Bytes;
+use hyper::Method;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -44,6 +47,24 @@ struct State {
 struct Watcher {
     since: u64,
     queue: mpsc::UnboundedSender<WatchItem>,
+}
+
+/// The answer that an event makes, at a fixed time: for benchmarks.
+#[must_use]
+pub fn render(event: &Event) -> Bytes {
+    let clock = ClockReading { cluster: event.time, wall: SystemTime::UNIX_EPOCH };
+    super::render::event(event, &clock, false)
+}
+
+/// Takes a PUT of a form apart; whether it is a good one. For benchmarks.
+#[must_use]
+pub fn parse_put(path: &str, form: &Bytes) -> bool {
+    match super::route::route(&Method::PUT, path, None) {
+        Ok(super::route::Route::Keys(key)) => {
+            super::params::parse(super::params::KeysMethod::Put, key, "", form).is_ok()
+        }
+        _ => false,
+    }
 }
 
 impl SingleMember {
@@ -154,6 +175,23 @@ impl Backend for SingleMember {
         Ok(Written { event: outcome.event, raft_index: state.raft_index, raft_term: 2 })
     }
 
+    /// It is alone, and stays so.
+    async fn change_members(&self, change: MemberChange) -> Result<Member, MembersError> {
+        if let Some(failure) = &self.state().failure {
+            return Err(failure.clone().into());
+        }
+        Err(match change {
+            MemberChange::Add { .. } => ChangeError::TooMany,
+            MemberChange::Remove { id: MEMBER } => ChangeError::LastVoter,
+            _ => ChangeError::NotFound,
+        }
+        .into())
+    }
+
+    fn new_member_id(&self, _peer_urls: &[String]) -> u64 {
+        MEMBER + 1
+    }
+
     async fn read(&self, _consistency: Consistency) -> Result<Arc<View>, BackendError> {
         let failure = self.state().failure.clone();
         failure.map_or_else(|| Ok(self.view()), Err)
@@ -215,6 +253,7 @@ impl Backend for SingleMember {
             commit: state.raft_index,
             applied: state.raft_index,
             expired: state.expired,
+            alarms: Vec::new(),
         }
     }
 }

@@ -1,19 +1,20 @@
 //! Between the core's plain types and the peer protocol.
 
+use super::StartError;
 use super::driver::DriverInput;
 use super::traffic::AppendCounter;
-use crate::http::backend::{PeerTraffic, Traffic, View};
+use crate::http::backend::{PeerTraffic, Traffic};
 use crate::proto::{peer, state};
-use crate::replica::{Input, Outgoing, State};
+use crate::replica::{Input, Outgoing, Refused, Roster, State};
 use crate::store::HistoryLimits;
-use crate::transport::{self, Inbox, PeerStats, RoundTrips, Transport};
+use crate::transport::{self, Barred, Disowned, Inbox, PeerStats, RoundTrips, Transport};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use crossbeam_channel::{Sender, TrySendError};
 use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 /// The way to the other members, for the threads of this one. Empty until the transport has started.
 #[derive(Clone, Default)]
@@ -117,9 +118,11 @@ fn decode(bytes: &Bytes) -> Option<Message> {
 
 /// What arrives from the other members.
 pub(super) struct MemberInbox {
-    pub driver: Sender<DriverInput>,
+    pub driver: mpsc::Sender<DriverInput>,
     pub limits: HistoryLimits,
-    pub view: Arc<ArcSwap<View>>,
+    pub roster: Arc<ArcSwap<Roster>>,
+    /// This member's own id, for what it is told about itself.
+    pub id: u64,
     /// Messages with log entries.
     pub received: Arc<AppendCounter>,
 }
@@ -154,7 +157,7 @@ impl Inbox for MemberInbox {
             match State::from_records(&records, limits) {
                 Ok(state) => {
                     let input = Input::Snapshot { message: Box::new(message), state: Box::new(state) };
-                    let _ = driver.send(DriverInput::Input(input));
+                    let _ = driver.blocking_send(DriverInput::Input(input));
                 }
                 Err(error) => {
                     tracing::error!(
@@ -183,17 +186,38 @@ impl Inbox for MemberInbox {
         // This one nobody sends again, and without it raft sends that peer nothing more.
         if let Err(TrySendError::Full(input)) = self.driver.try_send(input) {
             let driver = self.driver.clone();
-            let wait = move || drop(driver.send(input));
+            let wait = move || drop(driver.blocking_send(input));
             if let Err(error) = std::thread::Builder::new().name("snapshot-sent".into()).spawn(wait) {
                 tracing::error!(%error, "could not start a thread to tell of a snapshot that was sent");
             }
         }
     }
 
-    fn admits(&self, member: u64) -> Result<(), String> {
-        if self.view.load().members.contains_key(&member) {
-            return Ok(());
+    fn admits(&self, member: u64, incarnation: u64) -> Result<(), Barred> {
+        let (reason, disowned) = match self.roster.load().admits(member, incarnation) {
+            Ok(()) => return Ok(()),
+            Err(Refused::Unknown) => {
+                ("it is not a member of this cluster; add it before it is started", None)
+            }
+            Err(Refused::Removed) => ("it was removed from this cluster", Some(Disowned::Removed)),
+            Err(Refused::Wiped) => {
+                ("it was here before with another data directory, and must join anew", Some(Disowned::Wiped))
+            }
+        };
+        Err(Barred { reason: reason.to_owned(), disowned })
+    }
+
+    fn expected(&self, peer: u64) -> u64 {
+        self.roster.load().members.get(&peer).map_or(0, |info| info.incarnation)
+    }
+
+    fn disowned(&self, by: u64, how: Disowned) {
+        match how {
+            Disowned::Removed => self.push(Input::Removed),
+            Disowned::Wiped => {
+                let error = StartError::Wiped { id: self.id, by }.to_string();
+                let _ = self.driver.try_send(DriverInput::Fatal(error));
+            }
         }
-        Err(format!("{member:x} is not a member of this cluster; add it before it is started"))
     }
 }

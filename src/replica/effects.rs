@@ -1,7 +1,9 @@
 //! What goes into the core and what comes out. Plain data: the order in which effects may happen is part of it.
 
 use super::LogPosition;
-use super::state::State;
+use super::membership::{ChangeError, MemberChange};
+use super::room::Shortage;
+use super::state::{MemberInfo, State};
 use crate::proto::command::Batch;
 use crate::proto::peer::Beacon;
 use crate::store::{Command, Event, Outcome, StoreError};
@@ -39,6 +41,15 @@ pub enum Input {
         /// Where clients reach it.
         client_urls: Vec<String>,
     },
+    /// A local client wants the membership changed.
+    Change {
+        /// Names the request in [`Reply::Changed`].
+        token: Token,
+        /// What to change.
+        change: MemberChange,
+    },
+    /// A peer says that this member was removed from the cluster.
+    Removed,
     /// A peer sent messages.
     Frame {
         /// The peer.
@@ -62,6 +73,9 @@ pub enum Input {
         /// [`LogWrite::number`].
         number: u64,
     },
+    /// The disk is full: what is not on it waits, nobody knows how long. Said again now and then, until a write is
+    /// persisted. Every `then_send` is kept back as before.
+    Stalled,
     /// A checkpoint makes the log up to this position unnecessary for a restart of this member.
     Compactable {
         /// Where the older of the two kept checkpoints stands.
@@ -83,6 +97,11 @@ pub enum Input {
         peer: u64,
         /// Whether it arrived whole.
         ok: bool,
+    },
+    /// This member's disk is nearly full, or has room again.
+    Space {
+        /// Whether it is.
+        short: bool,
     },
     /// Hand leadership to the best follower, if leading: the member is about to stop.
     StepAside,
@@ -150,6 +169,13 @@ pub enum Reply {
         /// The request.
         token: Token,
     },
+    /// The membership was changed, or the change was refused.
+    Changed {
+        /// The request.
+        token: Token,
+        /// The member and its id, or why nothing was changed.
+        result: Result<(u64, MemberInfo), ChangeError>,
+    },
     /// The published state is new enough for this read.
     Read {
         /// The request.
@@ -173,6 +199,10 @@ pub enum Failure {
     NoLeader,
     /// Too many requests wait; it will not be applied.
     Overloaded,
+    /// This member was removed from the cluster. A write that was on its way may still be applied.
+    Removed,
+    /// It needs room that there is not; it will not be applied.
+    NoRoom(Shortage),
 }
 
 /// A member's place in the cluster.
@@ -186,6 +216,8 @@ pub struct Standing {
     pub leads: bool,
     /// The highest log position known to be committed.
     pub commit: u64,
+    /// Why requests that need room are refused, if they are; on a follower, as far as its leader has told.
+    pub refuses: Option<Shortage>,
 }
 
 /// What must be done now, in the order of the fields.
@@ -207,6 +239,8 @@ pub struct Effects {
     pub snapshots: Vec<SnapshotToSend>,
     /// The log on disk is to forget everything up to this position.
     pub compact: Option<LogPosition>,
+    /// This member was removed from the cluster: it takes no more part, and is to tell its clients so.
+    pub removed: bool,
     /// This member's state differs from the leader's at the same position: it must stop serving.
     pub diverged: Option<LogPosition>,
     /// When the core wants to be stepped again even if nothing happens, by the monotonic clock.

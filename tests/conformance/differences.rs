@@ -75,9 +75,11 @@ pub(crate) const MEANT: [Meant; 12] = [
         },
     },
     Meant {
-        what: "membership does not change through /v2/members",
-        why: "it is not supported yet, and says so, whatever else is wrong with the request",
-        applies: |request, _, ours| request.target.starts_with(b"/v2/members") && ours.status == 501,
+        what: "a body that is no member is refused in other words",
+        why: "the words are those of the JSON parser, there Go's",
+        applies: |request, theirs, ours| {
+            request.target.starts_with(b"/v2/members") && theirs.status == 400 && ours.status == 400
+        },
     },
     Meant {
         what: "a target in absolute form without a path means the root",

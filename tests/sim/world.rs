@@ -175,11 +175,14 @@ impl World {
         member.booted = self.now;
         member.next_tick = self.now + 1 + first_tick;
         let config = ReplicaConfig {
+            incarnation: member.id,
+            strict_reconfig: true,
             id: member.id,
             session: member.id << 32 | member.boots,
             seed: self.rng.next_u64(),
             election_ticks: self.options.election_ticks as usize,
             request_timeout: REQUEST_TIMEOUT,
+            quota_bytes: 0,
         };
         let clock = member.disk.clock.map(|(term, time, noted)| match self.options.bug {
             Some(Bug::LeaderlessTime) => (term, time.plus(self.now - noted)),
