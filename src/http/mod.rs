@@ -46,6 +46,7 @@ mod server;
 mod stats;
 #[doc(hidden)]
 pub mod testing;
+mod view;
 mod wait;
 mod watch;
 

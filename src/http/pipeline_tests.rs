@@ -2,11 +2,11 @@
 //!
 //! Compiled for tests and for the fuzz target in `tests/fuzz`, which both call [`run`].
 
-use super::backend::{ClockReading, Consistency, View};
 use super::listing::Listing;
 use super::params::{self, KeysMethod, KeysRequest, ReadRequest};
 use super::render::{self, Moment};
 use super::route::{self, Refusal, Route};
+use super::view::{ClockReading, Consistency, View};
 use super::{event_stream, form};
 use crate::store::{ClusterTime, Event, HistoryLimits, Key, Node, Store, StoreError};
 use bytes::{Bytes, BytesMut};

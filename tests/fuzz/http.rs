@@ -1,7 +1,5 @@
 //! What is pure of `src/http`.
 
-#[path = "../../src/http/backend.rs"]
-pub mod backend;
 #[path = "../../src/http/calendar.rs"]
 mod calendar;
 #[path = "../../src/http/event_stream.rs"]
@@ -22,3 +20,5 @@ pub mod pipeline_tests;
 mod render;
 #[path = "../../src/http/route.rs"]
 mod route;
+#[path = "../../src/http/view.rs"]
+mod view;
