@@ -3,6 +3,7 @@
 
 mod endpoints;
 mod extensions;
+mod hostile;
 
 use quorate::http::backend::{BackendError, WatchItem};
 use quorate::http::testing::SingleMember;
