@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// Answers questions for the wall clock from a file; comes with Debian's libfaketime.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+fn faketime() -> String {
+    format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH)
+}
 
 pub struct Member {
     pub host: usize,
@@ -15,6 +17,8 @@ pub struct Member {
     arguments: Vec<String>,
     process: Option<Child>,
     paused: bool,
+    /// It may lose what it wrote since it started.
+    pub unsynced: bool,
     /// How often it was started.
     pub starts: u64,
 }
@@ -39,8 +43,15 @@ impl Member {
                 ("snapshot-count", "300".to_owned()),
             ];
             let arguments = arguments.into_iter().map(|(name, value)| format!("--{name}={value}")).collect();
-            let member =
-                Self { host, dir: dir.to_owned(), arguments, process: None, paused: false, starts: 0 };
+            let member = Self {
+                host,
+                dir: dir.to_owned(),
+                arguments,
+                process: None,
+                paused: false,
+                unsynced: false,
+                starts: 0,
+            };
             member.set_wall_clock(0);
             member
         };
@@ -67,7 +78,11 @@ impl Member {
     /// Starts it, on a machine whose monotonic clock says something else than before, as after a reboot.
     pub fn start(&mut self, uptime: u32) {
         assert!(self.process.is_none(), "{} runs", self.name());
-        assert!(Path::new(FAKETIME).exists(), "{FAKETIME} is missing: Debian's libfaketime");
+        let faketime = faketime();
+        assert!(Path::new(&faketime).exists(), "{faketime} is missing: Debian's libfaketime");
+        if self.unsynced && self.data().exists() {
+            copy(&self.data(), &self.copy());
+        }
         let log = File::options().create(true).append(true).open(self.log()).expect("the log opens");
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &hosts::name(self.host)]);
@@ -79,7 +94,7 @@ impl Member {
             "--boottime",
             &uptime.to_string(),
         ]);
-        command.arg("env").arg(format!("LD_PRELOAD={FAKETIME}"));
+        command.arg("env").arg(format!("LD_PRELOAD={faketime}"));
         command.arg(format!("FAKETIME_TIMESTAMP_FILE={}", self.clock().display()));
         command.args(["FAKETIME_DONT_FAKE_MONOTONIC=1", "FAKETIME_CACHE_DURATION=1"]);
         let program =
@@ -106,6 +121,9 @@ impl Member {
         if let Some(mut child) = self.process.take() {
             let _ = child.kill();
             let _ = child.wait();
+            if self.unsynced && self.copy().exists() {
+                copy(&self.copy(), &self.data());
+            }
         }
         self.paused = false;
     }
@@ -135,9 +153,30 @@ impl Member {
         Some(format!("{} ended by itself: {status}", self.name()))
     }
 
-    pub fn forget_everything(&self) {
-        let _ = fs::remove_dir_all(self.dir.join(format!("{}.data", self.name())));
+    fn data(&self) -> PathBuf {
+        self.dir.join(format!("{}.data", self.name()))
     }
+
+    fn copy(&self) -> PathBuf {
+        self.dir.join(format!("{}.copy", self.name()))
+    }
+
+    /// From now on it is a new member of a cluster that is there, with nothing on its disk.
+    pub fn become_new(&mut self) {
+        let _ = fs::remove_dir_all(self.copy());
+        fs::remove_dir_all(self.data()).expect("its data goes");
+        for argument in &mut self.arguments {
+            if argument.starts_with("--initial-cluster-state=") {
+                "--initial-cluster-state=existing".clone_into(argument);
+            }
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.is_ok_and(|status| status.success()), "cp -a {}", from.display());
 }
 
 impl Drop for Member {
