@@ -1,17 +1,20 @@
 //! A member from start to shutdown.
 
+use super::alarms::Alarms;
 use super::backend::{Handle, Shared};
 use super::bootstrap;
 use super::checkpoints::CheckpointPolicy;
 use super::clock::ClockCell;
 use super::config::{Config, HttpUrl};
+use super::core_thread::{CoreRuntime, adopt};
 use super::disk::{DiskStats, LogThread};
 use super::driver::{self, Driver, DriverInput, KnownStatus, Links, News, Settings};
 use super::listen::listen;
+use super::space::{Space, SpaceWatch};
 use super::view::view_of;
 use super::watch::Watches;
 use super::wire::{MemberInbox, Peers};
-use super::{StartError, peer_routes};
+use super::{StartError, peer_routes, quarantine};
 use crate::http;
 use crate::http::backend::Status;
 use crate::replica::{Input, Replica, ReplicaConfig, Roster};
@@ -20,11 +23,9 @@ use crate::transport::{PeerIdentity, Transport, TransportConfig};
 use arc_swap::ArcSwap;
 use crossbeam_channel::Receiver;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
-use tokio::runtime::{self, Runtime};
+use tokio::runtime::Handle as RuntimeHandle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -274,7 +275,7 @@ struct Parts {
     handle: Handle,
     driver: mpsc::Sender<DriverInput>,
     /// The runtime of the driver's thread.
-    core: runtime::Handle,
+    core: RuntimeHandle,
     linger: oneshot::Sender<()>,
     roster: Arc<ArcSwap<Roster>>,
     peers: Peers,
@@ -299,6 +300,7 @@ impl Parts {
             request_timeout: Duration::from_secs(5) + 2 * config.election_timeout,
             incarnation: identity.incarnation,
             strict_reconfig: config.strict_reconfig_check,
+            quota_bytes: config.quota_backend_bytes,
         };
         tracing::info!(
             name = identity.name,
@@ -314,7 +316,6 @@ impl Parts {
         let others = others.map(|(id, info)| (*id, info.peer_urls.clone())).collect();
         let view = Arc::new(ArcSwap::from_pointee(view_of(&recovered.state, 0)));
         let roster = Arc::new(ArcSwap::from_pointee(recovered.state.roster()));
-        let removed = Arc::new(AtomicBool::new(false));
         let replica = Replica::new(replica_config, recovered, clock.now()).map_err(StartError::Damaged)?;
         let status = Status {
             id: identity.member_id,
@@ -326,8 +327,23 @@ impl Parts {
         let watches = Watches::new(Arc::clone(&view));
         let peers = Peers::default();
         let (driver_in, driver_out) = mpsc::channel(driver::QUEUE_MAX);
-        let (disk_in, disk_out) = crossbeam_channel::unbounded();
-        let (news_in, news_out) = crossbeam_channel::unbounded();
+        let (disk_in, disk_out) = mpsc::unbounded_channel();
+        let (news_in, news_out) = crossbeam_channel::bounded(driver::NEWS_MAX);
+        let (stop_in, stop_out) = crossbeam_channel::bounded(0);
+        let (space, alarms) = (Arc::new(Space::default()), Arc::new(Alarms::default()));
+        let space_watch = SpaceWatch {
+            dir: storage.log.dir().to_path_buf(),
+            space: Arc::clone(&space),
+            reserve: config.disk_reserve_bytes,
+            quota: config.quota_backend_bytes,
+            view: Arc::clone(&view),
+            alarms: Arc::clone(&alarms),
+            driver: driver_in.clone(),
+            stopped: stop_out.clone(),
+        };
+        space_watch.begin();
+        let mut storage = storage;
+        storage.checkpoints.set_reserve_bytes(space.figures().1 / 2);
         let (ended_in, ended) = watch::channel(None);
         let checkpoints = Arc::new(storage.checkpoints);
         let disk_stats = Arc::new(DiskStats::default());
@@ -337,9 +353,12 @@ impl Parts {
             jobs: disk_out,
             driver: driver_in.clone(),
             stats: Arc::clone(&disk_stats),
+            space: Arc::clone(&space),
+            alarms: Arc::clone(&alarms),
+            stopped: stop_out,
         };
         let stats = Arc::clone(&disk_stats);
-        let clock_dir = Arc::clone(data_dir);
+        let (clock_dir, alarm_dir) = (Arc::clone(data_dir), Arc::clone(data_dir));
         let links = Links {
             inputs: driver_out,
             inputs_back: driver_in.clone(),
@@ -350,10 +369,12 @@ impl Parts {
             view: Arc::clone(&view),
             status: Arc::clone(&status),
             roster: Arc::clone(&roster),
-            removed: Arc::clone(&removed),
             clock: Arc::clone(&clock),
             checkpoints,
             disk_stats,
+            alarms: Arc::clone(&alarms),
+            keep_alarm: Box::new(move |index| quarantine::keep(&alarm_dir, index)),
+            _running: stop_in,
             keep_clock: Box::new(move |term, ms| {
                 if let Err(error) = clock_dir.save_clock(term, ms) {
                     tracing::warn!(%error, "could not note the cluster's time; keys may live longer after a restart");
@@ -367,15 +388,14 @@ impl Parts {
         };
         let settings = Settings { tick: config.heartbeat_interval, checkpoints };
         let driver = Driver::new(replica, links, settings);
-        let runtime =
-            runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
-        let core = runtime.handle().clone();
+        let (runtime, core) = CoreRuntime::new().map_err(StartError::Thread)?;
         let (linger, lingers) = oneshot::channel();
         let teller = Arc::clone(&watches);
         let threads = vec![
             spawn("log", move || log_thread.run())?,
+            spawn("space", move || space_watch.run())?,
             spawn("watches", move || tell(&news_out, &teller))?,
-            spawn("core", move || run_core(&runtime, driver, &ended_in, lingers))?,
+            spawn("core", move || runtime.run(driver, &ended_in, lingers))?,
         ];
         let shared = Shared {
             driver: driver_in.clone(),
@@ -384,8 +404,9 @@ impl Parts {
             watches,
             clock,
             disk: stats,
+            space,
+            alarms,
             peers: peers.clone(),
-            removed,
         };
         Ok(Self {
             cluster_id: identity.cluster_id,
@@ -402,23 +423,6 @@ impl Parts {
             threads,
         })
     }
-}
-
-/// Runs the core and, on the same thread, the connections to the other members, until both have ended.
-fn run_core(
-    runtime: &Runtime,
-    driver: Driver,
-    ended: &watch::Sender<Option<Result<(), String>>>,
-    lingers: oneshot::Receiver<()>,
-) {
-    ended.send_replace(Some(runtime.block_on(driver.run())));
-    // What is still to be said to the peers goes out; its own end is the only thing that comes on this channel.
-    let _ = runtime.block_on(lingers);
-}
-
-/// Makes listeners those of the runtime that is entered.
-fn adopt(listeners: Vec<TcpListener>) -> std::io::Result<Vec<TcpListener>> {
-    listeners.into_iter().map(|listener| TcpListener::from_std(listener.into_std()?)).collect()
 }
 
 /// Tells watchers what was applied, until the driver is gone; then their watches end.

@@ -22,7 +22,7 @@
 //! seconds go to each of the sizes in CLUSTER_MEMBERS (3,5).
 //!
 //! It is known to find what it looks for: CLUSTER_BUG=LocalReads (members answer default reads from their own state) and
-//! CLUSTER_BUG=UnsyncedDisk (a killed member comes back with its disk as it was when it started last) put a bug in, and the
+//! CLUSTER_BUG=UnsyncedDisk (a killed member comes back with its disk as it was long before) put a bug in, and the
 //! run must fail; as it did with CLUSTER_PROGRAM=PATH of a build whose members answered default reads at once, from what they
 //! had applied: registers that are not linearizable and keys that are not there a moment after they were made, within seconds.
 //!

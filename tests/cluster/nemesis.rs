@@ -40,16 +40,18 @@ enum Fault {
     Loss,
     /// The wall clock of one jumps.
     ClockJump,
+    /// Something else takes the disk of the last member, to the last byte or nearly.
+    DiskFull,
     /// One is gone for good, and a new one takes its place.
     Replace,
 }
 
 use Fault::{
-    Bridge, ClockJump, CutOffLeader, KillAll, KillLeader, KillMost, KillOne, KillStarting, LeaderOneWay,
-    Loss, PauseLeader, PauseMost, PauseOne, Replace, Ring, SomeOneWay, Split,
+    Bridge, ClockJump, CutOffLeader, DiskFull, KillAll, KillLeader, KillMost, KillOne, KillStarting,
+    LeaderOneWay, Loss, PauseLeader, PauseMost, PauseOne, Replace, Ring, SomeOneWay, Split,
 };
 
-const DECK: [Fault; 17] = [
+const DECK: [Fault; 18] = [
     KillOne,
     KillLeader,
     KillMost,
@@ -66,6 +68,7 @@ const DECK: [Fault; 17] = [
     SomeOneWay,
     Loss,
     ClockJump,
+    DiskFull,
     Replace,
 ];
 
@@ -118,6 +121,7 @@ impl Nemesis {
     pub fn heal(&mut self) {
         self.hosts.heal();
         for member in 0..self.members.len() {
+            self.members[member].empty_disk();
             self.members[member].resume();
             self.start(member);
         }
@@ -125,6 +129,7 @@ impl Nemesis {
 
     /// Harms until that time, and heals. On a thread of its own: most of it is waiting for other programs.
     pub fn run(&mut self, until: u64) {
+        self.members.iter().for_each(Member::remember_disk);
         while self.history.now() < until {
             let mut faults = vec![self.deal()];
             if self.chance.random_range(0..3) == 0 {
@@ -239,6 +244,13 @@ impl Nemesis {
                 (0..self.size()).for_each(|host| self.hosts.lose(host, percent));
                 self.history.fault(&format!("lose {percent} of 100 packets"));
                 self.hosts.apply();
+            }
+            DiskFull => {
+                let leave = self.chance.random_range(0..3) * 2;
+                let victim = self.size() - 1;
+                self.history
+                    .fault(&format!("the disk of {} fills but for {leave} MiB", self.members[victim].name()));
+                self.members[victim].fill_disk(leave << 20);
             }
             Replace => self.replace(),
             ClockJump => {

@@ -12,7 +12,7 @@ use std::time::Duration;
 pub enum Bug {
     /// Members answer every read from their own state, as if none of them knew better.
     LocalReads,
-    /// A member that is killed comes back with its disk as it was when it started last: nothing was synced.
+    /// A member that is killed comes back with its disk as it was long before: nothing was synced.
     UnsyncedDisk,
 }
 

@@ -182,6 +182,7 @@ impl World {
             seed: self.rng.next_u64(),
             election_ticks: self.options.election_ticks as usize,
             request_timeout: REQUEST_TIMEOUT,
+            quota_bytes: 0,
         };
         let clock = member.disk.clock.map(|(term, time, noted)| match self.options.bug {
             Some(Bug::LeaderlessTime) => (term, time.plus(self.now - noted)),

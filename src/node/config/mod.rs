@@ -65,6 +65,10 @@ pub struct Config {
     pub history_events: usize,
     /// Events kept for watchers that come back: bytes at most.
     pub history_bytes: usize,
+    /// Bytes of keys and values that the keyspace may reach; 0: as many as the disk has room for.
+    pub quota_backend_bytes: u64,
+    /// Free disk space below which writes are refused; `None`: 64 MiB, or a tenth of the file system if that is less.
+    pub disk_reserve_bytes: Option<u64>,
     /// The largest request body that a client may send, in bytes.
     pub max_request_bytes: usize,
     /// Origins that browsers may send requests from; `*` for any.
@@ -98,6 +102,8 @@ impl Default for Config {
             log_bytes_max: 64 << 20,
             history_events: 100_000,
             history_bytes: 64 << 20,
+            quota_backend_bytes: 0,
+            disk_reserve_bytes: None,
             max_request_bytes: 1_572_864,
             cors: Vec::new(),
             log_level: "info".to_owned(),
