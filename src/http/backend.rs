@@ -1,5 +1,6 @@
 //! What the HTTP layer needs of a member. `node` implements it; tests of this layer bring a small one of their own.
 
+use crate::replica::{ChangeError, MemberChange};
 use crate::store::{ClusterTime, Command, Event, Key, Store, StoreError};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -82,6 +83,20 @@ pub enum BackendError {
     /// The member's state differs from the leader's: it answers nothing any more.
     #[error("etcdserver: corrupt cluster: the state of this member differs from its leader's, ask another")]
     Corrupt,
+    /// The member was removed from its cluster. A write may still be applied.
+    #[error("etcdserver: the member has been permanently removed from the cluster")]
+    Removed,
+}
+
+/// Why the membership was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MembersError {
+    /// The cluster refused it.
+    #[error(transparent)]
+    Refused(#[from] ChangeError),
+    /// The member could not get it done.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
 }
 
 /// Which state a read may be answered from.
@@ -122,6 +137,9 @@ pub enum WatchItem {
 pub trait Watch: Send + 'static {
     /// The store's index when the watch was registered: X-Etcd-Index of the answer.
     fn registered_index(&self) -> u64;
+    /// The index up to which everything that concerns this watch was returned by `next`; never beyond the store's. For a
+    /// moment in which `next` has nothing to return; a call of it that is dropped unfinished loses nothing.
+    fn seen(&self) -> u64;
     /// The next item; `None` when the member shuts down or, without `stream`, after the first event.
     fn next(&mut self) -> impl Future<Output = Option<WatchItem>> + Send;
 }
@@ -193,12 +211,62 @@ impl Alarm {
     }
 }
 
+/// What a member exchanged with the others, for the stats endpoints.
+#[derive(Clone, Debug, Default)]
+pub struct Traffic {
+    /// By the other's id.
+    pub peers: BTreeMap<u64, PeerTraffic>,
+    /// Messages that carry log entries, received from leaders.
+    pub received: Appends,
+    /// Such messages sent, as a leader.
+    pub sent: Appends,
+}
+
+/// What was exchanged with one other member since it was first listed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PeerTraffic {
+    /// Whether there is a connection to it.
+    pub connected: bool,
+    /// How many messages' receipts were timed.
+    pub receipts: u64,
+    /// How long they took: the last, the mean, the standard deviation, the shortest and the longest.
+    pub latency: [Duration; 5],
+    /// How often a connection could not be made, or ended.
+    pub failures: u64,
+    /// Bytes sent to it.
+    pub bytes_sent: u64,
+    /// Bytes received from it.
+    pub bytes_received: u64,
+}
+
+/// Messages of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Appends {
+    /// How many there were.
+    pub count: u64,
+    /// How many a second lately; 0 if it is quiet.
+    pub per_second: f64,
+    /// How many bytes a second lately.
+    pub bytes_per_second: f64,
+}
+
 /// A running member.
 pub trait Backend: Clone + Send + Sync + 'static {
     /// Its watches.
     type Watch: Watch;
     /// Replicates one command and answers when it is applied on this member.
     fn write(&self, command: Command) -> impl Future<Output = Result<Written, BackendError>> + Send;
+    /// Changes the membership and answers when that is applied on this member.
+    fn change_members(
+        &self,
+        change: MemberChange,
+    ) -> impl Future<Output = Result<Member, MembersError>> + Send;
+    /// The id of a member that is added now with these peer URLs.
+    fn new_member_id(&self, peer_urls: &[String]) -> u64;
+    /// Why this member serves nobody, if so: it answers nothing about keys then, not even from its own state.
+    fn refuses(&self) -> Option<BackendError> {
+        None
+    }
     /// A state to answer a read from.
     fn read(&self, consistency: Consistency) -> impl Future<Output = Result<Arc<View>, BackendError>> + Send;
     /// The member's own state, at once.
@@ -209,9 +277,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn clock(&self) -> ClockReading;
     /// Its place in the cluster.
     fn status(&self) -> Status;
-    /// Why it answers no request for a key, if so.
-    fn refusal(&self) -> Option<BackendError> {
-        None
+    /// What it exchanged with the other members.
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
     }
     /// Appends metrics of its own, in Prometheus' text format.
     fn metrics(&self, _out: &mut String) {}

@@ -1,9 +1,10 @@
 //! A member without a cluster, for tests of this layer: the real store behind a lock, no log, no peers.
 
 use super::backend::{
-    Backend, BackendError, ClockReading, Consistency, Member, Notice, Status, View, Watch, WatchItem,
-    WatchRequest, Written,
+    Backend, BackendError, ClockReading, Consistency, Member, MembersError, Notice, Status, Traffic, View,
+    Watch, WatchItem, WatchRequest, Written,
 };
+use crate::replica::{ChangeError, MemberChange};
 use crate::store::{
     ClusterTime, Command, ErrorCode, HistoryLimits, Outcome, Store, StoreError, WatcherHub, WatcherId,
 };
@@ -35,6 +36,9 @@ struct State {
     expired: u64,
     /// What reads and writes fail with, if they are to fail.
     failure: Option<BackendError>,
+    traffic: Traffic,
+    /// Who leads: this member, unless said otherwise.
+    leader: u64,
 }
 
 #[derive(Debug)]
@@ -62,6 +66,8 @@ impl SingleMember {
             raft_index: 0,
             expired: 0,
             failure: None,
+            traffic: Traffic::default(),
+            leader: MEMBER,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -81,6 +87,16 @@ impl SingleMember {
     /// Makes all reads and writes fail from now on, or succeed again.
     pub fn fail_with(&self, failure: Option<BackendError>) {
         self.state().failure = failure;
+    }
+
+    /// Sets what was exchanged with others.
+    pub fn set_traffic(&self, traffic: Traffic) {
+        self.state().traffic = traffic;
+    }
+
+    /// Sets who leads; 0: nobody.
+    pub fn set_leader(&self, leader: u64) {
+        self.state().leader = leader;
     }
 
     /// How many watchers there are.
@@ -139,6 +155,23 @@ impl Backend for SingleMember {
         Ok(Written { event: outcome.event, raft_index: state.raft_index, raft_term: 2 })
     }
 
+    /// It is alone, and stays so.
+    async fn change_members(&self, change: MemberChange) -> Result<Member, MembersError> {
+        if let Some(failure) = &self.state().failure {
+            return Err(failure.clone().into());
+        }
+        Err(match change {
+            MemberChange::Add { .. } => ChangeError::TooMany,
+            MemberChange::Remove { id: MEMBER } => ChangeError::LastVoter,
+            _ => ChangeError::NotFound,
+        }
+        .into())
+    }
+
+    fn new_member_id(&self, _peer_urls: &[String]) -> u64 {
+        MEMBER + 1
+    }
+
     async fn read(&self, _consistency: Consistency) -> Result<Arc<View>, BackendError> {
         let failure = self.state().failure.clone();
         failure.map_or_else(|| Ok(self.view()), Err)
@@ -175,7 +208,7 @@ impl Backend for SingleMember {
         }
         let id = state.hub.insert(key, recursive);
         state.watchers.insert(id, Watcher { since, queue: sender });
-        Ok(QueuedWatch { registered_index, receiver, id, member: self.clone() })
+        Ok(QueuedWatch { registered_index, returned: 0, receiver, id, member: self.clone() })
     }
 
     fn clock(&self) -> ClockReading {
@@ -184,13 +217,17 @@ impl Backend for SingleMember {
         ClockReading { cluster: ClusterTime(elapsed.as_millis() as u64), wall: wall + elapsed }
     }
 
+    fn traffic(&self) -> Traffic {
+        self.state().traffic.clone()
+    }
+
     fn status(&self) -> Status {
         let state = self.state();
         Status {
             id: MEMBER,
             name: "m1".into(),
             cluster_id: 0x85d8_7e21_7079_8f0b,
-            leader: MEMBER,
+            leader: state.leader,
             leader_uptime: self.0.started.0.elapsed(),
             term: 2,
             commit: state.raft_index,
@@ -205,6 +242,7 @@ impl Backend for SingleMember {
 #[derive(Debug)]
 pub struct QueuedWatch {
     registered_index: u64,
+    returned: u64,
     receiver: mpsc::UnboundedReceiver<WatchItem>,
     id: WatcherId,
     member: SingleMember,
@@ -215,8 +253,17 @@ impl Watch for QueuedWatch {
         self.registered_index
     }
 
+    fn seen(&self) -> u64 {
+        let state = self.member.state();
+        if self.receiver.is_empty() { state.store.index() } else { self.returned }
+    }
+
     async fn next(&mut self) -> Option<WatchItem> {
-        self.receiver.recv().await
+        let item = self.receiver.recv().await;
+        if let Some(WatchItem::Event(notice)) = &item {
+            self.returned = notice.event.index;
+        }
+        item
     }
 }
 

@@ -4,20 +4,23 @@ use super::alarms::Alarms;
 use super::clock::ClockCell;
 use super::disk::DiskStats;
 use super::driver::{DriverInput, KnownStatus};
+use super::ids;
 use super::space::Space;
 use super::watch::{NodeWatch, Watches};
 use super::wire::Peers;
 use crate::http::backend::{
-    Alarm, Backend, BackendError, ClockReading, Consistency, Status, View, WatchRequest, Written,
+    Alarm, Backend, BackendError, ClockReading, Consistency, Member, MembersError, Status, Traffic, View,
+    WatchRequest, Written,
 };
+use crate::replica::MemberChange;
 use crate::store::{Command, Event, Key, Node, StoreError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use crossbeam_channel::{Sender, TrySendError};
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot;
 
 /// A handle on a running member. Clones are cheap and share the member.
@@ -25,7 +28,7 @@ use tokio::sync::oneshot;
 pub struct Handle(Arc<Shared>);
 
 pub(super) struct Shared {
-    pub driver: Sender<DriverInput>,
+    pub driver: mpsc::Sender<DriverInput>,
     pub view: Arc<ArcSwap<View>>,
     pub status: Arc<ArcSwap<KnownStatus>>,
     pub watches: Arc<Watches>,
@@ -34,6 +37,7 @@ pub(super) struct Shared {
     pub space: Arc<Space>,
     pub alarms: Arc<Alarms>,
     pub peers: Peers,
+    pub removed: Arc<AtomicBool>,
 }
 
 impl Handle {
@@ -44,7 +48,7 @@ impl Handle {
     fn send(&self, input: DriverInput) -> Result<(), BackendError> {
         self.0.driver.try_send(input).map_err(|error| match error {
             TrySendError::Full(_) => BackendError::Overloaded,
-            TrySendError::Disconnected(_) => BackendError::Stopped,
+            TrySendError::Closed(_) => BackendError::Stopped,
         })
     }
 
@@ -107,12 +111,26 @@ impl Backend for Handle {
         answer.await.unwrap_or(Err(BackendError::Stopped))
     }
 
-    async fn read(&self, consistency: Consistency) -> Result<Arc<View>, BackendError> {
-        if let Some(refusal) = self.refusal() {
-            return Err(refusal);
+    async fn change_members(&self, change: MemberChange) -> Result<Member, MembersError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(DriverInput::Change { change, reply })?;
+        answer.await.unwrap_or(Err(BackendError::Stopped.into()))
+    }
+
+    fn new_member_id(&self, peer_urls: &[String]) -> u64 {
+        ids::added_member_id(peer_urls, SystemTime::now())
+    }
+
+    fn refuses(&self) -> Option<BackendError> {
+        if self.0.alarms.diverged.load(Ordering::Relaxed) {
+            return Some(BackendError::Corrupt);
         }
+        self.0.removed.load(Ordering::Relaxed).then_some(BackendError::Removed)
+    }
+
+    async fn read(&self, consistency: Consistency) -> Result<Arc<View>, BackendError> {
         if consistency == Consistency::Local {
-            return Ok(self.view());
+            return self.refuses().map_or_else(|| Ok(self.view()), Err);
         }
         let (reply, answer) = oneshot::channel();
         self.send(DriverInput::Read { reply })?;
@@ -138,8 +156,8 @@ impl Backend for Handle {
         status
     }
 
-    fn refusal(&self) -> Option<BackendError> {
-        self.0.alarms.diverged.load(Ordering::Relaxed).then_some(BackendError::Corrupt)
+    fn traffic(&self) -> Traffic {
+        self.0.peers.traffic()
     }
 
     fn metrics(&self, out: &mut String) {

@@ -8,14 +8,15 @@
 use super::alarms::Alarms;
 use super::driver::DriverInput;
 use super::space::Space;
-use super::wire::Peers;
 use crate::replica::{Input, LogPosition, LogWrite, State};
 use crate::storage::{Checkpoints, Log, StorageError, disk_space};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use raft::eraftpb::{Entry, HardState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
 /// What the log's thread is told to do.
 pub(super) enum DiskJob {
@@ -46,8 +47,7 @@ pub(super) struct LogThread {
     pub log: Log,
     pub checkpoints: Arc<Checkpoints>,
     pub jobs: Receiver<DiskJob>,
-    pub driver: Sender<DriverInput>,
-    pub peers: Peers,
+    pub driver: mpsc::Sender<DriverInput>,
     pub stats: Arc<DiskStats>,
     pub space: Arc<Space>,
     pub alarms: Arc<Alarms>,
@@ -61,7 +61,7 @@ impl LogThread {
         while let Ok(first) = self.jobs.recv() {
             if let Err(error) = self.work(first) {
                 // The driver may be gone already: then nobody needs to know.
-                let _ = self.driver.send(DriverInput::Fatal(error.to_string()));
+                let _ = self.driver.blocking_send(DriverInput::Fatal(error.to_string()));
                 return;
             }
         }
@@ -94,7 +94,7 @@ impl LogThread {
         if !gathered.entries.is_empty() || gathered.hard_state.is_some() {
             let bytes = gathered.entries.iter().map(|entry| entry.data.len() as u64 + 64).sum();
             if self.space.wrote(bytes) {
-                let _ = self.driver.send(DriverInput::Input(Input::Space { short: true }));
+                let _ = self.driver.blocking_send(DriverInput::Input(Input::Space { short: true }));
             }
             let begun = Instant::now();
             self.when_there_is_space(bytes, || {
@@ -102,7 +102,7 @@ impl LogThread {
             })?;
             self.note_sync(begun, gathered.sync);
         }
-        self.done(number, gathered.then_send);
+        self.done(number);
         Ok(())
     }
 
@@ -132,12 +132,12 @@ impl LogThread {
                     "the disk is full: this member acknowledges nothing until there is space; reads and watches go on"
                 );
             }
-            let _ = self.driver.send(DriverInput::Input(Input::Stalled));
+            let _ = self.driver.blocking_send(DriverInput::Input(Input::Stalled));
             while self.stopped.recv_timeout(SPACE_RETRY) == Err(RecvTimeoutError::Timeout) {
                 if disk_space(self.log.dir()).map_or(true, |seen| seen.free > bytes + SPACE_MARGIN) {
                     break;
                 }
-                let _ = self.driver.send(DriverInput::Input(Input::Stalled));
+                let _ = self.driver.blocking_send(DriverInput::Input(Input::Stalled));
             }
             if self.stopped.try_recv() == Err(crossbeam_channel::TryRecvError::Disconnected) {
                 return Err(error);
@@ -170,15 +170,12 @@ impl LogThread {
         let hard_state = write.hard_state.unwrap_or_default();
         self.when_there_is_space(0, || self.log.reset(at, &hard_state))?;
         self.when_there_is_space(0, || self.log.append(&write.entries, None, true))?;
-        self.done(write.number, write.then_send);
+        self.done(write.number);
         Ok(())
     }
 
-    fn done(&self, number: u64, then_send: Vec<raft::eraftpb::Message>) {
-        // The core first: an answer to one of these messages must not reach it before it knows of the write, or a
-        // member could win a vote with entries that it does not count as its own yet, which is fatal to raft.
-        let _ = self.driver.send(DriverInput::Input(Input::Persisted { number }));
-        self.peers.send_messages(then_send);
+    fn done(&self, number: u64) {
+        let _ = self.driver.blocking_send(DriverInput::Input(Input::Persisted { number }));
     }
 }
 
@@ -190,7 +187,6 @@ struct Gathered {
     entries: Vec<Entry>,
     hard_state: Option<HardState>,
     sync: bool,
-    then_send: Vec<raft::eraftpb::Message>,
 }
 
 impl Gathered {
@@ -205,7 +201,19 @@ impl Gathered {
         self.entries.extend(write.entries);
         self.hard_state = write.hard_state.or(self.hard_state.take());
         self.sync |= write.sync;
-        self.then_send.extend(write.then_send);
+    }
+}
+
+/// The thread that writes a checkpoint, if there is one. Dropping this waits for it: a member that has stopped has
+/// stopped writing, and its directory may be opened again.
+#[derive(Default)]
+pub(super) struct CheckpointThread(Option<JoinHandle<()>>);
+
+impl Drop for CheckpointThread {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -213,9 +221,9 @@ impl Gathered {
 pub(super) fn checkpoint_in_background(
     checkpoints: Arc<Checkpoints>,
     state: State,
-    driver: Sender<DriverInput>,
+    driver: mpsc::Sender<DriverInput>,
     stats: Arc<DiskStats>,
-) {
+) -> CheckpointThread {
     let work = move || {
         let at = state.applied;
         let begun = Instant::now();
@@ -238,9 +246,10 @@ pub(super) fn checkpoint_in_background(
                 DriverInput::CheckpointFailed
             }
         };
-        let _ = driver.send(outcome);
+        let _ = driver.blocking_send(outcome);
     };
-    if let Err(error) = std::thread::Builder::new().name("checkpoint".into()).spawn(work) {
-        tracing::error!(%error, "could not start a thread for a checkpoint");
-    }
+    let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(work);
+    CheckpointThread(
+        thread.inspect_err(|error| tracing::error!(%error, "could not start a thread for a checkpoint")).ok(),
+    )
 }

@@ -1,25 +1,35 @@
-//! The thread that runs the core: takes what happened, steps the replica, carries out its effects.
+//! Runs the core: takes what happened, steps the replica, carries out its effects.
 //!
 //! It never waits for a disk or a socket. What gathers in its queue while it works becomes one batch, so load makes
 //! batches larger and one client alone waits for nothing.
+//!
+//! It shares its thread with the connections to the other members (see [`super`]): what a peer sent is stepped, and
+//! what a peer is to get is written, without waking another thread. So between two batches it lets them have a turn.
 
 use super::alarms::Alarms;
 use super::checkpoints::{CheckpointPlan, CheckpointPolicy};
 use super::clock::ClockCell;
-use super::disk::{self, DiskJob, DiskStats};
+use super::disk::{self, CheckpointThread, DiskJob, DiskStats};
 use super::quarantine;
-use super::view::members_of;
+use super::view::{member, members_of};
+use super::watch::Watches;
 use super::wire::Peers;
-use crate::http::backend::{Alarm, BackendError, ClockReading, Member, Status, View, Written};
-use crate::replica::{Effects, Failure, Input, LogPosition, MemberInfo, Replica, Reply, Shortage, Standing, Token};
+use crate::http::backend::{Alarm, BackendError, ClockReading, Member, MembersError, Status, View, Written};
+use crate::replica::{
+    ChangeError, Effects, Failure, Input, LogPosition, MemberChange, MemberInfo, Replica, Reply, Roster,
+    Shortage, Standing, Token,
+};
 use crate::storage::Checkpoints;
 use crate::store::{Action, ClusterTime, Command, Event, Outcome, StoreError};
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
-use std::collections::{BTreeMap, HashMap};
+use crossbeam_channel::{Sender, TrySendError};
+use raft::eraftpb::Message;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 /// Inputs that may wait for the driver; clients beyond that are told so, peers' messages are dropped.
 pub(super) const QUEUE_MAX: usize = 65_536;
@@ -27,10 +37,14 @@ pub(super) const QUEUE_MAX: usize = 65_536;
 /// Batches of events that may wait for the thread that tells watchers; beyond that they look into the history.
 pub(super) const NEWS_MAX: usize = 256;
 
+/// Log writes for which messages to peers may wait.
+const HELD_MAX: usize = 16_384;
+
 /// Inputs taken in before their effects are carried out.
 const GATHER_MAX: usize = 4_096;
 
 pub(super) type WriteReply = oneshot::Sender<Result<Written, BackendError>>;
+pub(super) type ChangeReply = oneshot::Sender<Result<Member, MembersError>>;
 pub(super) type ReadReply = oneshot::Sender<Result<Arc<View>, BackendError>>;
 
 /// What the driver takes in.
@@ -47,6 +61,10 @@ pub(super) enum DriverInput {
         name: String,
         client_urls: Vec<String>,
         reply: oneshot::Sender<bool>,
+    },
+    Change {
+        change: MemberChange,
+        reply: ChangeReply,
     },
     Checkpointed {
         upto: LogPosition,
@@ -76,6 +94,7 @@ enum Waiter {
     Write(WriteReply),
     Read(ReadReply),
     Publish(oneshot::Sender<bool>),
+    Change(ChangeReply),
 }
 
 /// What was applied, for the thread that tells watchers.
@@ -84,6 +103,8 @@ pub(super) struct News {
     pub clock: ClockReading,
     /// More has happened before these than is known here: watchers must look for themselves what they have missed.
     pub gap: bool,
+    /// Nothing will come after these.
+    pub end: bool,
 }
 
 /// The member's status, and since when it has seen the present leader.
@@ -95,13 +116,16 @@ pub(super) struct KnownStatus {
 
 /// The ends of everything that the driver talks to.
 pub(super) struct Links {
-    pub inputs: Receiver<DriverInput>,
-    pub inputs_back: Sender<DriverInput>,
+    pub inputs: mpsc::Receiver<DriverInput>,
+    pub inputs_back: mpsc::Sender<DriverInput>,
     pub disk: Sender<DiskJob>,
     pub news: Sender<News>,
+    pub watches: Arc<Watches>,
     pub peers: Peers,
     pub view: Arc<ArcSwap<View>>,
     pub status: Arc<ArcSwap<KnownStatus>>,
+    pub roster: Arc<ArcSwap<Roster>>,
+    pub removed: Arc<AtomicBool>,
     pub clock: Arc<ClockCell>,
     pub checkpoints: Arc<Checkpoints>,
     pub disk_stats: Arc<DiskStats>,
@@ -128,8 +152,11 @@ pub(super) struct Driver {
     links: Links,
     settings: Settings,
     waiters: HashMap<Token, Waiter>,
+    /// What is to be sent once the log write of that number is on disk, by number.
+    held: VecDeque<(u64, Vec<Message>)>,
     next_token: u64,
     checkpoint: CheckpointPlan,
+    checkpoint_thread: CheckpointThread,
     /// The members as they were last published and told to the transport.
     members_told: Option<Arc<BTreeMap<u64, MemberInfo>>>,
     members: Arc<BTreeMap<u64, Member>>,
@@ -147,8 +174,10 @@ impl Driver {
             links,
             settings,
             waiters: HashMap::new(),
+            held: VecDeque::new(),
             next_token: 0,
             checkpoint,
+            checkpoint_thread: CheckpointThread::default(),
             members_told: None,
             members: Arc::default(),
             clock_kept: (0, 0),
@@ -156,37 +185,39 @@ impl Driver {
         }
     }
 
-    /// Runs until it is told to stop.
+    /// Runs until it is told to stop. Gives the thread of a checkpoint that may be under way.
     ///
     /// # Errors
     /// The member must not go on: its disk or an invariant failed. The text says which.
-    pub(super) fn run(mut self) -> Result<(), String> {
-        match self.work() {
-            Ok(()) => Ok(()),
-            Err(End::Fatal(error)) => Err(error),
-            Err(End::Diverged(at)) => {
-                for token in self.waiters.keys().copied().collect::<Vec<_>>() {
-                    self.fail(token, BackendError::Corrupt);
-                }
-                let Links { inputs, news, alarms, keep_alarm, .. } = self.links;
-                // So that every watch ends.
-                drop(news);
-                quarantine::hold(&inputs, &alarms, &keep_alarm, at)
-            }
+    pub(super) async fn run(mut self) -> (Result<(), String>, CheckpointThread) {
+        let at = match self.work().await {
+            Ok(()) => return (Ok(()), self.checkpoint_thread),
+            Err(End::Fatal(error)) => return (Err(error), self.checkpoint_thread),
+            Err(End::Diverged(at)) => at,
+        };
+        for token in self.waiters.keys().copied().collect::<Vec<_>>() {
+            self.fail(token, BackendError::Corrupt);
         }
+        self.end_watches();
+        let Links { inputs, alarms, keep_alarm, .. } = &mut self.links;
+        let ended = quarantine::hold(inputs, alarms, keep_alarm, at).await;
+        (ended, self.checkpoint_thread)
     }
 
-    fn work(&mut self) -> Result<(), End> {
+    async fn work(&mut self) -> Result<(), End> {
         let mut next_tick = self.links.clock.now() + self.settings.tick;
         let mut wake_at = self.flush()?;
         loop {
             let now = self.links.clock.now();
             let until = wake_at.map_or(next_tick, |wake| wake.min(next_tick));
             let mut stop = false;
-            match self.links.inputs.recv_timeout(until.saturating_sub(now)) {
-                Ok(input) => stop = self.gather(input)?,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            if !self.links.inputs.is_empty() {
+                // The peers' connections have their turn first; without inputs they get it anyway.
+                tokio::task::yield_now().await;
+            }
+            // Nothing is not the end: the driver holds a sender itself.
+            if let Ok(Some(input)) = timeout(until.saturating_sub(now), self.links.inputs.recv()).await {
+                stop = self.gather(input)?;
             }
             let now = self.links.clock.now();
             if now >= next_tick {
@@ -216,6 +247,12 @@ impl Driver {
 
     fn take(&mut self, now: Duration, input: DriverInput) -> Result<bool, String> {
         match input {
+            DriverInput::Input(Input::Persisted { number }) => {
+                // The core first: an answer to what is sent must not reach it before it knows of the write, or a member
+                // could win a vote with entries that it does not count as its own yet, which is fatal to raft.
+                self.replica.step(now, Input::Persisted { number });
+                self.release(number);
+            }
             DriverInput::Input(input) => {
                 if let Input::Space { short } = input {
                     self.checkpoint.set_hurry(short);
@@ -234,6 +271,10 @@ impl Driver {
                 let token = self.wait(Waiter::Publish(reply));
                 self.replica.step(now, Input::Publish { token, name, client_urls });
             }
+            DriverInput::Change { change, reply } => {
+                let token = self.wait(Waiter::Change(reply));
+                self.replica.step(now, Input::Change { token, change });
+            }
             DriverInput::Checkpointed { upto } => {
                 self.checkpoint.ended();
                 self.replica.step(now, Input::Compactable { upto });
@@ -243,6 +284,22 @@ impl Driver {
             DriverInput::Stop => return Ok(true),
         }
         Ok(false)
+    }
+
+    /// Keeps what must not be sent before this log write is on disk. While a disk stands still, not for ever: any message
+    /// to a peer may be lost.
+    fn hold_back(&mut self, number: u64, messages: Vec<Message>) {
+        if !messages.is_empty() && self.held.len() < HELD_MAX {
+            self.held.push_back((number, messages));
+        }
+    }
+
+    /// Sends what waited for this log write and those before it.
+    fn release(&mut self, number: u64) {
+        while self.held.front().is_some_and(|(write, _)| *write <= number) {
+            let Some((_, messages)) = self.held.pop_front() else { return };
+            self.links.peers.send_messages(messages);
+        }
     }
 
     fn wait(&mut self, waiter: Waiter) -> Token {
@@ -265,7 +322,8 @@ impl Driver {
         for (to, outgoing) in effects.send {
             self.links.peers.send(to, outgoing);
         }
-        for write in effects.writes {
+        for mut write in effects.writes {
+            self.hold_back(write.number, std::mem::take(&mut write.then_send));
             self.checkpoint.wrote(write.entries.iter().map(|e| e.data.len() as u64 + 64).sum());
             if self.links.disk.send(DiskJob::Write(write)).is_err() {
                 return Err(self.why_the_log_ended().into());
@@ -277,9 +335,13 @@ impl Driver {
         if effects.publish {
             self.publish();
         }
+        if effects.removed {
+            self.leave();
+        }
         let gap = effects.watchers_cleared || self.news_lost;
-        if gap || !effects.events.is_empty() {
-            let news = News { outcomes: effects.events, clock: self.links.clock.read(), gap };
+        if (gap || !effects.events.is_empty()) && self.links.watches.anyone_live() {
+            let clock = self.links.clock.read();
+            let news = News { outcomes: effects.events, clock, gap, end: false };
             self.news_lost = matches!(self.links.news.try_send(news), Err(TrySendError::Full(_)));
         }
         for reply in effects.replies {
@@ -304,8 +366,9 @@ impl Driver {
     }
 
     /// The log's thread says why it ends before it does; if it did not, it panicked.
-    fn why_the_log_ended(&self) -> String {
-        let said = self.links.inputs.try_iter().find_map(|input| match input {
+    fn why_the_log_ended(&mut self) -> String {
+        let inputs = std::iter::from_fn(|| self.links.inputs.try_recv().ok());
+        let said = inputs.into_iter().find_map(|input| match input {
             DriverInput::Fatal(error) => Some(error),
             _ => None,
         });
@@ -316,10 +379,12 @@ impl Driver {
         let state = self.replica.state();
         if !self.members_told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &state.members)) {
             let members = Arc::clone(&state.members);
+            log_members(self.members_told.as_deref(), &members);
             let own = self.links.status.load().status.id;
             let others = members.iter().filter(|(id, _)| **id != own);
             self.links.peers.set_peers(others.map(|(id, info)| (*id, info.peer_urls.clone())).collect());
-            self.members = Arc::new(members_of(&members));
+            self.members = Arc::new(members_of(state));
+            self.links.roster.store(Arc::new(state.roster()));
             self.members_told = Some(members);
         }
         let view = View {
@@ -381,8 +446,37 @@ impl Driver {
                     let _ = reply.send(true);
                 }
             }
+            Reply::Changed { token, result } => {
+                if let Some(Waiter::Change(reply)) = self.waiters.remove(&token) {
+                    let _ = reply.send(self.changed(result));
+                }
+            }
             Reply::Failed { token, reason } => self.fail(token, error_of(reason)),
         }
+    }
+
+    fn changed(&self, result: Result<(u64, MemberInfo), ChangeError>) -> Result<Member, MembersError> {
+        let (id, info) = result?;
+        Ok(member(id, &info, self.replica.state().membership.learners.contains(&id)))
+    }
+
+    /// Whoever waits for an event of a member that serves no more would wait for ever.
+    fn end_watches(&self) {
+        let news = News { outcomes: Vec::new(), clock: self.links.clock.read(), gap: false, end: true };
+        // The thread that tells them takes what is before it; it waits for nobody.
+        let _ = self.links.news.send(news);
+    }
+
+    /// The cluster goes on without this member, which stays up to say so.
+    fn leave(&self) {
+        self.links.removed.store(true, Ordering::Relaxed);
+        self.links.peers.set_peers(BTreeMap::new());
+        self.end_watches();
+        tracing::error!(
+            "this member was removed from its cluster and serves nobody any more: stop it; to let this machine join \
+             again, empty its data directory, add it with `etcdctl member add`, and start it with \
+             -initial-cluster-state existing"
+        );
     }
 
     fn written(&self, result: Result<Arc<Event>, StoreError>) -> Result<Written, BackendError> {
@@ -396,6 +490,7 @@ impl Driver {
             Some(Waiter::Write(reply)) => drop(reply.send(Err(error))),
             Some(Waiter::Read(reply)) => drop(reply.send(Err(error))),
             Some(Waiter::Publish(reply)) => drop(reply.send(false)),
+            Some(Waiter::Change(reply)) => drop(reply.send(Err(error.into()))),
             None => {}
         }
     }
@@ -405,7 +500,7 @@ impl Driver {
         if !self.checkpoint.begin_if_due(state, self.links.clock.now()) {
             return;
         }
-        disk::checkpoint_in_background(
+        self.checkpoint_thread = disk::checkpoint_in_background(
             Arc::clone(&self.links.checkpoints),
             state.clone(),
             self.links.inputs_back.clone(),
@@ -432,6 +527,7 @@ fn error_of(reason: Failure) -> BackendError {
         Failure::Overloaded => BackendError::Overloaded,
         Failure::NoRoom(Shortage::Disk) => BackendError::NoSpace,
         Failure::NoRoom(Shortage::Quota) => BackendError::Quota,
+        Failure::Removed => BackendError::Removed,
     }
 }
 
@@ -446,6 +542,17 @@ fn log_refusal(now: &Standing) {
             "the cluster refuses writes: the keyspace has reached its quota; reads, deletes and refreshes go on"
         ),
         None => tracing::info!("the cluster does not refuse writes for want of space any more"),
+    }
+}
+
+fn log_members(before: Option<&BTreeMap<u64, MemberInfo>>, now: &BTreeMap<u64, MemberInfo>) {
+    let Some(before) = before else { return };
+    for (id, info) in now.iter().filter(|(id, _)| !before.contains_key(id)) {
+        let urls = info.peer_urls.join(",");
+        tracing::info!(member = format_args!("{id:x}"), urls, standby = info.standby, "a member was added");
+    }
+    for (id, info) in before.iter().filter(|(id, _)| !now.contains_key(id)) {
+        tracing::info!(member = format_args!("{id:x}"), name = info.name, "a member was removed");
     }
 }
 

@@ -12,8 +12,8 @@ use super::{StartError, config::Config};
 use crate::http::backend::BackendError;
 use crate::replica::LogPosition;
 use crate::storage::DataDir;
-use crossbeam_channel::Receiver;
 use std::sync::atomic::Ordering;
+use tokio::sync::mpsc;
 
 /// Names the note.
 const NOTE: &str = "diverged";
@@ -37,8 +37,8 @@ pub(super) fn keep(dir: &DataDir, index: u64) {
 }
 
 /// Raises the alarm, and refuses everything until the member is stopped.
-pub(super) fn hold(
-    inputs: &Receiver<DriverInput>,
+pub(super) async fn hold(
+    inputs: &mut mpsc::Receiver<DriverInput>,
     alarms: &Alarms,
     keep_alarm: &dyn Fn(u64),
     at: LogPosition,
@@ -52,11 +52,12 @@ pub(super) fn hold(
          not vote any more. Remove it from the cluster, keep its data directory for a report, and let it join anew with an \
          empty one"
     );
-    while let Ok(input) = inputs.recv() {
+    while let Some(input) = inputs.recv().await {
         match input {
             DriverInput::Write { reply, .. } => drop(reply.send(Err(BackendError::Corrupt))),
             DriverInput::Read { reply } => drop(reply.send(Err(BackendError::Corrupt))),
             DriverInput::Publish { reply, .. } => drop(reply.send(false)),
+            DriverInput::Change { reply, .. } => drop(reply.send(Err(BackendError::Corrupt.into()))),
             DriverInput::Fatal(error) => return Err(error),
             DriverInput::Stop => break,
             DriverInput::Input(_) | DriverInput::Checkpointed { .. } | DriverInput::CheckpointFailed => {}

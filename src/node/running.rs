@@ -15,16 +15,19 @@ use super::watch::Watches;
 use super::wire::{MemberInbox, Peers};
 use super::{StartError, peer_routes, quarantine};
 use crate::http;
-use crate::http::backend::{Status, View};
-use crate::replica::{Input, Replica, ReplicaConfig};
+use crate::http::backend::Status;
+use crate::replica::{Input, Replica, ReplicaConfig, Roster};
 use crate::storage::DataDir;
 use crate::transport::{PeerIdentity, Transport, TransportConfig};
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::net::TcpListener;
+use tokio::runtime::{self, Runtime};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// How long requests in flight may take to end when the member stops.
@@ -35,8 +38,8 @@ const HAND_OVER: Duration = Duration::from_secs(1);
 
 /// A running member of a cluster.
 ///
-/// It lives on the tokio runtime on which it was started, which the caller owns; its disk and its core have threads of
-/// their own. [`Node::shutdown`] stops it in an orderly way; dropping it stops it too, without waiting.
+/// It serves clients on the tokio runtime on which it was started, which the caller owns; its core with the connections
+/// to the other members, and its disk, have threads of their own. [`Node::shutdown`] stops it in an orderly way; dropping it stops it too, without waiting.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -69,8 +72,10 @@ const HAND_OVER: Duration = Duration::from_secs(1);
 /// ```
 pub struct Node {
     handle: Handle,
-    driver: Sender<DriverInput>,
+    driver: mpsc::Sender<DriverInput>,
     peers: Peers,
+    /// Dropped when the peers were told all; until then their connections are kept up.
+    linger: Option<oneshot::Sender<()>>,
     http: JoinSet<()>,
     stop_http: watch::Sender<bool>,
     /// Why the member stopped, once it has.
@@ -93,47 +98,47 @@ impl Node {
     /// Outside of a tokio runtime.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let bootstrap = config.validate()?;
-        if config.force_new_cluster {
-            return Err(StartError::ForceUnsupported);
-        }
         // Addresses first: a port in use is the commonest mistake, and should not leave a registration behind.
         let client_listeners = listen(&config.listen_client_urls, "clients").await?;
         let peer_listeners = listen(&config.listen_peer_urls, "peers").await?;
         let data_dir = Arc::new(DataDir::open(&config.data_dir())?);
         let member = bootstrap::open(&config, &bootstrap, &data_dir).await?;
         let started = Parts::start(&config, member, &data_dir)?;
-        let identity = PeerIdentity { cluster_id: started.cluster_id, member_id: started.member_id };
+        let identity = PeerIdentity {
+            cluster_id: started.cluster_id,
+            member_id: started.member_id,
+            incarnation: started.incarnation,
+        };
         let inbox = MemberInbox {
             driver: started.driver.clone(),
             limits: bootstrap::limits(&config),
-            view: Arc::clone(&started.view),
+            roster: Arc::clone(&started.roster),
+            id: started.member_id,
+            received: started.peers.received(),
         };
         let handle = started.handle;
-        let transport = Transport::start(
-            identity,
-            peer_listeners,
-            Arc::new(inbox),
-            peer_routes::routes(handle.clone()),
-            TransportConfig::default(),
-        );
+        let routes = peer_routes::routes(handle.clone());
+        let transport = {
+            let _core = started.core.enter();
+            let listeners = adopt(peer_listeners).map_err(StartError::Thread)?;
+            Transport::start(identity, listeners, Arc::new(inbox), routes, TransportConfig::default())
+        };
         started.peers.set(transport);
         started.peers.set_peers(started.others);
 
         let (stop_http, stopped) = watch::channel(false);
         let mut http = JoinSet::new();
-        for listener in client_listeners {
-            let serve_config = http::ServeConfig {
-                max_body_bytes: config.max_request_bytes,
-                cors: config.cors.clone(),
-                shutdown_grace: DRAIN,
-                ..http::ServeConfig::default()
-            };
-            let mut stopped = stopped.clone();
-            let shutdown = async move {
-                let _ = stopped.wait_for(|stop| *stop).await;
-            };
-            http.spawn(http::serve(listener, handle.clone(), serve_config, shutdown));
-        }
+        let serve_config = http::ServeConfig {
+            max_body_bytes: config.max_request_bytes,
+            cors: config.cors.clone(),
+            shutdown_grace: DRAIN,
+            ..http::ServeConfig::default()
+        };
+        let mut stop = stopped.clone();
+        let shutdown = async move {
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        http.spawn(http::serve(client_listeners, handle.clone(), serve_config, shutdown));
         http.spawn(publish(
             handle.clone(),
             config.name.clone(),
@@ -144,6 +149,7 @@ impl Node {
             handle,
             driver: started.driver,
             peers: started.peers,
+            linger: Some(started.linger),
             http,
             stop_http,
             ended: started.ended,
@@ -200,11 +206,12 @@ impl Node {
         let drained = async { while self.http.join_next().await.is_some() {} };
         // Serving has a deadline of its own; this one is for a runtime that does not get to it.
         let _ = tokio::time::timeout(DRAIN + Duration::from_secs(1), drained).await;
-        let _ = self.driver.send(DriverInput::Stop);
+        let _ = self.driver.send(DriverInput::Stop).await;
         let result = self.ended().await;
         if let Some(transport) = self.peers.take() {
             Transport::clone(&transport).shutdown().await;
         }
+        self.linger = None;
         let threads = std::mem::take(&mut self.threads);
         let data_dir = self.data_dir.take();
         let joined = tokio::task::spawn_blocking(move || {
@@ -225,7 +232,7 @@ impl Node {
         if !leads(&status) || self.handle.view().members.len() < 2 {
             return;
         }
-        let _ = self.driver.send(DriverInput::Input(Input::StepAside));
+        let _ = self.driver.send(DriverInput::Input(Input::StepAside)).await;
         let handed = async {
             while leads(&self.handle.status()) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -265,9 +272,13 @@ async fn publish(handle: Handle, name: String, client_urls: Vec<String>, mut sto
 struct Parts {
     cluster_id: u64,
     member_id: u64,
+    incarnation: u64,
     handle: Handle,
-    driver: Sender<DriverInput>,
-    view: Arc<ArcSwap<View>>,
+    driver: mpsc::Sender<DriverInput>,
+    /// The runtime of the driver's thread.
+    core: runtime::Handle,
+    linger: oneshot::Sender<()>,
+    roster: Arc<ArcSwap<Roster>>,
     peers: Peers,
     others: std::collections::BTreeMap<u64, Vec<String>>,
     ended: watch::Receiver<Option<Result<(), String>>>,
@@ -289,6 +300,8 @@ impl Parts {
             election_ticks: election_ticks(config),
             request_timeout: Duration::from_secs(5) + 2 * config.election_timeout,
             quota_bytes: config.quota_backend_bytes,
+            incarnation: identity.incarnation,
+            strict_reconfig: config.strict_reconfig_check,
         };
         tracing::info!(
             name = identity.name,
@@ -303,6 +316,8 @@ impl Parts {
         let others = others.filter(|(id, _)| **id != identity.member_id);
         let others = others.map(|(id, info)| (*id, info.peer_urls.clone())).collect();
         let view = Arc::new(ArcSwap::from_pointee(view_of(&recovered.state, 0)));
+        let roster = Arc::new(ArcSwap::from_pointee(recovered.state.roster()));
+        let removed = Arc::new(AtomicBool::new(false));
         let replica = Replica::new(replica_config, recovered, clock.now()).map_err(StartError::Damaged)?;
         let status = Status {
             id: identity.member_id,
@@ -313,7 +328,7 @@ impl Parts {
         let status = Arc::new(ArcSwap::from_pointee(KnownStatus { status, leader_since: Instant::now() }));
         let watches = Watches::new(Arc::clone(&view));
         let peers = Peers::default();
-        let (driver_in, driver_out) = crossbeam_channel::bounded(driver::QUEUE_MAX);
+        let (driver_in, driver_out) = mpsc::channel(driver::QUEUE_MAX);
         let (disk_in, disk_out) = crossbeam_channel::unbounded();
         let (news_in, news_out) = crossbeam_channel::bounded(driver::NEWS_MAX);
         let (stop_in, stop_out) = crossbeam_channel::bounded(0);
@@ -339,7 +354,6 @@ impl Parts {
             checkpoints: Arc::clone(&checkpoints),
             jobs: disk_out,
             driver: driver_in.clone(),
-            peers: peers.clone(),
             stats: Arc::clone(&disk_stats),
             space: Arc::clone(&space),
             alarms: Arc::clone(&alarms),
@@ -352,9 +366,12 @@ impl Parts {
             inputs_back: driver_in.clone(),
             disk: disk_in,
             news: news_in,
+            watches: Arc::clone(&watches),
             peers: peers.clone(),
             view: Arc::clone(&view),
             status: Arc::clone(&status),
+            roster: Arc::clone(&roster),
+            removed: Arc::clone(&removed),
             clock: Arc::clone(&clock),
             checkpoints,
             disk_stats,
@@ -374,14 +391,16 @@ impl Parts {
         };
         let settings = Settings { tick: config.heartbeat_interval, checkpoints };
         let driver = Driver::new(replica, links, settings);
+        let runtime =
+            runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+        let core = runtime.handle().clone();
+        let (linger, lingers) = oneshot::channel();
         let teller = Arc::clone(&watches);
         let threads = vec![
             spawn("log", move || log_thread.run())?,
             spawn("space", move || space_watch.run())?,
             spawn("watches", move || tell(&news_out, &teller))?,
-            spawn("driver", move || {
-                ended_in.send_replace(Some(driver.run()));
-            })?,
+            spawn("core", move || run_core(&runtime, driver, &ended_in, lingers))?,
         ];
         let shared = Shared {
             driver: driver_in.clone(),
@@ -393,13 +412,17 @@ impl Parts {
             space,
             alarms,
             peers: peers.clone(),
+            removed,
         };
         Ok(Self {
             cluster_id: identity.cluster_id,
             member_id: identity.member_id,
+            incarnation: identity.incarnation,
             handle: Handle::new(shared),
             driver: driver_in,
-            view,
+            core,
+            linger,
+            roster,
             peers,
             others,
             ended,
@@ -408,13 +431,36 @@ impl Parts {
     }
 }
 
+/// Runs the core and, on the same thread, the connections to the other members, until both have ended.
+fn run_core(
+    runtime: &Runtime,
+    driver: Driver,
+    ended: &watch::Sender<Option<Result<(), String>>>,
+    lingers: oneshot::Receiver<()>,
+) {
+    let (result, checkpoint) = runtime.block_on(driver.run());
+    ended.send_replace(Some(result));
+    // What is still to be said to the peers goes out; its own end is the only thing that comes on this channel.
+    let _ = runtime.block_on(lingers);
+    // The directory may be opened again once this thread has ended.
+    drop(checkpoint);
+}
+
+/// Makes listeners those of the runtime that is entered.
+fn adopt(listeners: Vec<TcpListener>) -> std::io::Result<Vec<TcpListener>> {
+    listeners.into_iter().map(|listener| TcpListener::from_std(listener.into_std()?)).collect()
+}
+
 /// Tells watchers what was applied, until the driver is gone; then their watches end.
 fn tell(news: &Receiver<News>, watches: &Watches) {
-    while let Ok(News { outcomes, clock, gap }) = news.recv() {
+    while let Ok(News { outcomes, clock, gap, end }) = news.recv() {
         if gap {
             watches.interrupt();
         }
         watches.deliver(&outcomes, clock);
+        if end {
+            break;
+        }
     }
     watches.close();
 }

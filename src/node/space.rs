@@ -10,11 +10,12 @@ use crate::http::backend::View;
 use crate::replica::Input;
 use crate::storage::{DiskSpace, disk_space};
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// How often the disk is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -70,7 +71,7 @@ pub(super) struct SpaceWatch {
     pub quota: u64,
     pub view: Arc<ArcSwap<View>>,
     pub alarms: Arc<Alarms>,
-    pub driver: Sender<DriverInput>,
+    pub driver: mpsc::Sender<DriverInput>,
     /// Closed when the member stops.
     pub stopped: Receiver<()>,
 }
@@ -128,8 +129,10 @@ impl SpaceWatch {
         } else {
             tracing::info!(%path, free_mib, reserve_mib, "the disk has room again");
         }
-        self.alarms.space.store(short, Ordering::Relaxed);
-        let _ = self.driver.send(DriverInput::Input(Input::Space { short }));
+        // A queue that is full takes it at the next look.
+        if self.driver.try_send(DriverInput::Input(Input::Space { short })).is_ok() {
+            self.alarms.space.store(short, Ordering::Relaxed);
+        }
     }
 }
 

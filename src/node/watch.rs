@@ -8,11 +8,15 @@
 //! Why there is no gap between the two: a state is published before its events are delivered, delivering takes the
 //! hub's lock, and a watcher is registered under that lock only if the state published by then holds nothing new for
 //! it. What is published later is delivered later, and finds it registered.
+//!
+//! Nor does it need telling when nobody is live: whoever registers counts itself first and then looks at the published
+//! state, while the driver publishes first and then looks at the count, so one of the two sees the other.
 
 use crate::http::backend::{ClockReading, Notice, View, Watch, WatchItem, WatchRequest};
 use crate::store::{ErrorCode, Event, Key, Outcome, StoreError, WatcherHub, WatcherId};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::mpsc;
 
@@ -32,6 +36,8 @@ struct Slot {
 struct Live {
     hub: WatcherHub,
     slots: HashMap<WatcherId, Slot>,
+    /// The index of the last event that was delivered to those whom it concerns.
+    told: u64,
     closed: bool,
 }
 
@@ -39,11 +45,13 @@ struct Live {
 pub(super) struct Watches {
     view: Arc<ArcSwap<View>>,
     live: Mutex<Live>,
+    /// How many are live, or about to be.
+    count: AtomicUsize,
 }
 
 impl Watches {
     pub(super) fn new(view: Arc<ArcSwap<View>>) -> Arc<Self> {
-        Arc::new(Self { view, live: Mutex::default() })
+        Arc::new(Self { view, live: Mutex::default(), count: AtomicUsize::new(0) })
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -51,9 +59,24 @@ impl Watches {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether there is anybody to tell of what was published before this call.
+    pub(super) fn anyone_live(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
+    /// To be called under the lock, with what is or is about to be.
+    fn set_count(&self, count: usize) {
+        self.count.store(count, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
     /// Tells live watchers what was applied. The state that holds it must be published already.
     pub(super) fn deliver(&self, outcomes: &[Outcome], clock: ClockReading) {
         let live = &mut *self.live();
+        if let Some(last) = outcomes.last() {
+            live.told = last.event.index;
+        }
         if live.slots.is_empty() {
             return;
         }
@@ -75,6 +98,7 @@ impl Watches {
                 live.slots.remove(&id);
             }
         }
+        self.set_count(live.slots.len());
     }
 
     /// What happened last cannot be told event by event (a snapshot was installed that does not reach back): every
@@ -85,6 +109,7 @@ impl Watches {
         for (id, _) in live.slots.drain() {
             live.hub.remove(id);
         }
+        self.set_count(0);
     }
 
     /// Ends every watch: the member is shutting down.
@@ -93,6 +118,7 @@ impl Watches {
         live.closed = true;
         live.hub = WatcherHub::new();
         live.slots.clear();
+        self.set_count(0);
     }
 
     /// Begins a watch; 401 if the history does not reach back to where it is to begin.
@@ -127,7 +153,9 @@ impl Watches {
         if live.closed {
             return Registration::Closed;
         }
+        self.set_count(live.slots.len() + 1);
         if self.view.load().store.index() >= next {
+            self.set_count(live.slots.len());
             return Registration::MoreToRead;
         }
         let (queue, receiver) = mpsc::channel(QUEUE_EVENTS);
@@ -140,6 +168,7 @@ impl Watches {
         let live = &mut *self.live();
         live.hub.remove(id);
         live.slots.remove(&id);
+        self.set_count(live.slots.len());
     }
 }
 
@@ -228,6 +257,18 @@ impl Watch for NodeWatch {
         self.registered_index
     }
 
+    fn seen(&self) -> u64 {
+        let looked_at = self.next.saturating_sub(1);
+        let live = self.watches.live();
+        // Whoever is registered and has nothing waiting has been told of everything that concerns it.
+        let is_told = match &self.mode {
+            Mode::Live(id, queue) => queue.is_empty() && live.slots.contains_key(id),
+            Mode::History | Mode::Over => false,
+        };
+        let seen = if is_told { looked_at.max(live.told) } else { looked_at };
+        seen.min(self.watches.view.load().store.index())
+    }
+
     async fn next(&mut self) -> Option<WatchItem> {
         loop {
             match &mut self.mode {
@@ -288,6 +329,47 @@ mod tests {
             raft_term: 1,
             members: Arc::default(),
         }));
+    }
+
+    /// What a watcher has seen moves on with what others do, but never past what it has not been given yet.
+    #[tokio::test]
+    async fn what_was_seen() {
+        let mut store = Store::new(HistoryLimits { events: 100, bytes: 1 << 20 });
+        let view = Arc::new(ArcSwap::from_pointee(View {
+            store: store.clone(),
+            raft_index: 1,
+            raft_term: 1,
+            members: Arc::default(),
+        }));
+        let watches = Watches::new(Arc::clone(&view));
+        let request = |since| WatchRequest { key: Key::parse(b"/a"), recursive: false, stream: true, since };
+        let mut watch = watches.watch(request(0), CLOCK).unwrap();
+        let mut future = watches.watch(request(50), CLOCK).unwrap();
+        assert!(waits(&mut watch) && waits(&mut future));
+        let mut happens = |key, delivered| {
+            let outcome = set(&mut store, key);
+            publish(&view, &store);
+            if delivered {
+                watches.deliver(std::slice::from_ref(&outcome), CLOCK);
+            }
+        };
+        happens("/b", true);
+        assert_eq!((watch.seen(), future.seen()), (1, 1));
+        happens("/b", false);
+        assert_eq!(
+            (watch.seen(), future.seen()),
+            (1, 2),
+            "it may concern the one; the other waits for later ones"
+        );
+        happens("/a", true);
+        assert_eq!(watch.seen(), 0, "something waits for it");
+        assert!(matches!(watch.next().await, Some(WatchItem::Event(_))));
+        happens("/b", true);
+        assert_eq!(watch.seen(), 4);
+        watches.interrupt();
+        happens("/a", true);
+        assert_eq!(watch.seen(), 3, "it is not registered, so it was not told");
+        assert!(matches!(watch.next().await, Some(WatchItem::Event(_))));
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ impl Replica {
         }
         let Some(batch) = self.pending.take_unsent(now) else { return };
         if self.standing.leads {
-            self.enqueue(batch);
+            self.enqueue(now, batch);
         } else {
             let leader = self.standing.leader;
             self.outgoing(leader).forwarded.push(batch);
@@ -26,15 +26,22 @@ impl Replica {
 
     /// Queues what another member's clients want. Each member keeps what its own want until it is applied, and bounds it;
     /// but what is sent again may gather here.
-    pub(super) fn enqueue_forwarded(&mut self, batch: Batch) {
+    pub(super) fn enqueue_forwarded(&mut self, now: Duration, batch: Batch) {
         if self.queue_bytes < QUEUE_BYTES_MAX
             && let Some(batch) = self.with_room(batch)
         {
-            self.enqueue(batch);
+            self.enqueue(now, batch);
         }
     }
 
-    pub(super) fn enqueue(&mut self, batch: Batch) {
+    pub(super) fn enqueue(&mut self, now: Duration, mut batch: Batch) {
+        self.changes.take_from(&mut batch, now + self.config.request_timeout);
+        if !batch.requests.is_empty() {
+            self.enqueue_plain(batch);
+        }
+    }
+
+    pub(super) fn enqueue_plain(&mut self, batch: Batch) {
         self.queue_bytes += batch.encoded_len();
         self.queue.push(batch);
     }

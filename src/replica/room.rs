@@ -57,7 +57,7 @@ fn demand(body: &Body) -> Demand {
             _ if write.refresh => Demand::Log,
             _ => Demand::Keys,
         },
-        Body::Publish(_) => Demand::Nothing,
+        _ => Demand::Nothing,
     }
 }
 

@@ -175,6 +175,8 @@ impl World {
         member.booted = self.now;
         member.next_tick = self.now + 1 + first_tick;
         let config = ReplicaConfig {
+            incarnation: member.id,
+            strict_reconfig: true,
             id: member.id,
             session: member.id << 32 | member.boots,
             seed: self.rng.next_u64(),
