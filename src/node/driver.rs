@@ -6,7 +6,7 @@
 //! It shares its thread with the connections to the other members (see [`super`]): what a peer sent is stepped, and
 //! what a peer is to get is written, without waking another thread. So between two batches it lets them have a turn.
 
-use super::alarms::Alarms;
+use super::alarms::{Alarms, error_of, log_refusal};
 use super::checkpoints::{CheckpointPlan, CheckpointPolicy};
 use super::clock::ClockCell;
 use super::disk::{self, CheckpointThread, DiskJob, DiskStats};
@@ -16,8 +16,8 @@ use super::watch::Watches;
 use super::wire::Peers;
 use crate::http::backend::{Alarm, BackendError, ClockReading, Member, MembersError, Status, View, Written};
 use crate::replica::{
-    ChangeError, Effects, Failure, Input, LogPosition, MemberChange, MemberInfo, Replica, Reply, Roster,
-    Shortage, Standing, Token,
+    ChangeError, Effects, Input, LogPosition, MemberChange, MemberInfo, Replica, Reply, Roster, Standing,
+    Token,
 };
 use crate::storage::Checkpoints;
 use crate::store::{Action, ClusterTime, Command, Event, Outcome, StoreError};
@@ -517,31 +517,6 @@ impl Driver {
             self.clock_kept = (term, reading);
             (self.links.keep_clock)(term, reading);
         }
-    }
-}
-
-fn error_of(reason: Failure) -> BackendError {
-    match reason {
-        Failure::Timeout => BackendError::Timeout,
-        Failure::NoLeader => BackendError::NoLeader,
-        Failure::Overloaded => BackendError::Overloaded,
-        Failure::NoRoom(Shortage::Disk) => BackendError::NoSpace,
-        Failure::NoRoom(Shortage::Quota) => BackendError::Quota,
-        Failure::Removed => BackendError::Removed,
-    }
-}
-
-fn log_refusal(now: &Standing) {
-    match now.refuses {
-        Some(Shortage::Disk) => tracing::warn!(
-            leads = now.leads,
-            "the cluster refuses writes: the disks of too many members are nearly full; reads and deletes go on"
-        ),
-        Some(Shortage::Quota) => tracing::warn!(
-            leads = now.leads,
-            "the cluster refuses writes: the keyspace has reached its quota; reads, deletes and refreshes go on"
-        ),
-        None => tracing::info!("the cluster does not refuse writes for want of space any more"),
     }
 }
 
