@@ -109,9 +109,10 @@ pub(crate) fn backend_error<W>(failure: &BackendError) -> Answer<W> {
         BackendError::NoSpace | BackendError::Quota => {
             error_with(StatusCode::INSUFFICIENT_STORAGE, &internal())
         }
-        BackendError::Corrupt => error_with(StatusCode::SERVICE_UNAVAILABLE, &internal()),
+        BackendError::Corrupt | BackendError::Removed => {
+            error_with(StatusCode::SERVICE_UNAVAILABLE, &internal())
+        }
         BackendError::Timeout | BackendError::NoLeader | BackendError::Stopped => error(&internal()),
-        BackendError::Removed => error_with(StatusCode::SERVICE_UNAVAILABLE, &internal()),
         BackendError::Overloaded => {
             let mut answer = error_with(StatusCode::SERVICE_UNAVAILABLE, &internal());
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));

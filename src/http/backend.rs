@@ -195,6 +195,8 @@ pub enum Alarm {
     WritesRefused,
     /// The member's state differs from the leader's: it serves nothing.
     Corrupt,
+    /// The member was removed from its cluster: it serves nothing.
+    Removed,
 }
 
 impl Alarm {
@@ -207,6 +209,7 @@ impl Alarm {
             Self::Quota => "QUOTA",
             Self::WritesRefused => "WRITESREFUSED",
             Self::Corrupt => "CORRUPT",
+            Self::Removed => "REMOVED",
         }
     }
 }
@@ -263,10 +266,6 @@ pub trait Backend: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Member, MembersError>> + Send;
     /// The id of a member that is added now with these peer URLs.
     fn new_member_id(&self, peer_urls: &[String]) -> u64;
-    /// Why this member serves nobody, if so: it answers nothing about keys then, not even from its own state.
-    fn refuses(&self) -> Option<BackendError> {
-        None
-    }
     /// A state to answer a read from.
     fn read(&self, consistency: Consistency) -> impl Future<Output = Result<Arc<View>, BackendError>> + Send;
     /// The member's own state, at once.
@@ -280,6 +279,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// What it exchanged with the other members.
     fn traffic(&self) -> Traffic {
         Traffic::default()
+    }
+    /// Why this member answers nothing about keys, not even from its own state, if so.
+    fn refusal(&self) -> Option<BackendError> {
+        None
     }
     /// Appends metrics of its own, in Prometheus' text format.
     fn metrics(&self, _out: &mut String) {}

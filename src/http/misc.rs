@@ -34,7 +34,7 @@ pub(crate) fn version<W>() -> Answer<W> {
 pub(crate) async fn health<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
     let read = app.backend.read(Consistency::Linearizable);
     let read = tokio::time::timeout(app.config.health_timeout, read).await;
-    let healthy = matches!(read, Ok(Ok(_))) && app.backend.refuses().is_none();
+    let healthy = matches!(read, Ok(Ok(_))) && app.backend.refusal().is_none();
     let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let alarms: Vec<_> = app.backend.status().alarms.iter().map(|alarm| alarm.name()).collect();
     if alarms.is_empty() {

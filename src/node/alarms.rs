@@ -15,6 +15,8 @@ pub(super) struct Alarms {
     pub quota: AtomicBool,
     /// The member's state differs from the leader's: it serves nothing any more.
     pub diverged: AtomicBool,
+    /// The member was removed from its cluster: it serves nothing any more.
+    pub removed: AtomicBool,
 }
 
 impl Alarms {
@@ -24,6 +26,7 @@ impl Alarms {
             (Alarm::DiskFull, &self.full),
             (Alarm::Quota, &self.quota),
             (Alarm::Corrupt, &self.diverged),
+            (Alarm::Removed, &self.removed),
         ]
         .into_iter()
         .map(|(alarm, on)| (alarm, on.load(Ordering::Relaxed)))

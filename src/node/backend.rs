@@ -37,7 +37,6 @@ pub(super) struct Shared {
     pub space: Arc<Space>,
     pub alarms: Arc<Alarms>,
     pub peers: Peers,
-    pub removed: Arc<AtomicBool>,
 }
 
 impl Handle {
@@ -121,16 +120,9 @@ impl Backend for Handle {
         ids::added_member_id(peer_urls, SystemTime::now())
     }
 
-    fn refuses(&self) -> Option<BackendError> {
-        if self.0.alarms.diverged.load(Ordering::Relaxed) {
-            return Some(BackendError::Corrupt);
-        }
-        self.0.removed.load(Ordering::Relaxed).then_some(BackendError::Removed)
-    }
-
     async fn read(&self, consistency: Consistency) -> Result<Arc<View>, BackendError> {
         if consistency == Consistency::Local {
-            return self.refuses().map_or_else(|| Ok(self.view()), Err);
+            return Ok(self.view());
         }
         let (reply, answer) = oneshot::channel();
         self.send(DriverInput::Read { reply })?;
@@ -154,6 +146,16 @@ impl Backend for Handle {
         let mut status = Status { leader_uptime: known.leader_since.elapsed(), ..known.status.clone() };
         status.alarms.extend(self.0.alarms.all().filter_map(|(alarm, on)| on.then_some(alarm)));
         status
+    }
+
+    fn refusal(&self) -> Option<BackendError> {
+        let on = |alarm: &AtomicBool| alarm.load(Ordering::Relaxed);
+        let alarms = &self.0.alarms;
+        match () {
+            () if on(&alarms.diverged) => Some(BackendError::Corrupt),
+            () if on(&alarms.removed) => Some(BackendError::Removed),
+            () => None,
+        }
     }
 
     fn traffic(&self) -> Traffic {

@@ -26,7 +26,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use raft::eraftpb::Message;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -118,14 +118,13 @@ pub(super) struct KnownStatus {
 pub(super) struct Links {
     pub inputs: mpsc::Receiver<DriverInput>,
     pub inputs_back: mpsc::Sender<DriverInput>,
-    pub disk: Sender<DiskJob>,
+    pub disk: mpsc::UnboundedSender<DiskJob>,
     pub news: Sender<News>,
     pub watches: Arc<Watches>,
     pub peers: Peers,
     pub view: Arc<ArcSwap<View>>,
     pub status: Arc<ArcSwap<KnownStatus>>,
     pub roster: Arc<ArcSwap<Roster>>,
-    pub removed: Arc<AtomicBool>,
     pub clock: Arc<ClockCell>,
     pub checkpoints: Arc<Checkpoints>,
     pub disk_stats: Arc<DiskStats>,
@@ -339,7 +338,8 @@ impl Driver {
             self.leave();
         }
         let gap = effects.watchers_cleared || self.news_lost;
-        if (gap || !effects.events.is_empty()) && self.links.watches.anyone_live() {
+        let news = gap || !effects.events.is_empty();
+        if news && self.links.watches.anyone_live() {
             let clock = self.links.clock.read();
             let news = News { outcomes: effects.events, clock, gap, end: false };
             self.news_lost = matches!(self.links.news.try_send(news), Err(TrySendError::Full(_)));
@@ -469,7 +469,7 @@ impl Driver {
 
     /// The cluster goes on without this member, which stays up to say so.
     fn leave(&self) {
-        self.links.removed.store(true, Ordering::Relaxed);
+        self.links.alarms.removed.store(true, Ordering::Relaxed);
         self.links.peers.set_peers(BTreeMap::new());
         self.end_watches();
         tracing::error!(

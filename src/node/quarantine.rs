@@ -13,7 +13,7 @@ use crate::http::backend::BackendError;
 use crate::replica::LogPosition;
 use crate::storage::DataDir;
 use std::sync::atomic::Ordering;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::Receiver;
 
 /// Names the note.
 const NOTE: &str = "diverged";
@@ -38,7 +38,7 @@ pub(super) fn keep(dir: &DataDir, index: u64) {
 
 /// Raises the alarm, and refuses everything until the member is stopped.
 pub(super) async fn hold(
-    inputs: &mut mpsc::Receiver<DriverInput>,
+    inputs: &mut Receiver<DriverInput>,
     alarms: &Alarms,
     keep_alarm: &dyn Fn(u64),
     at: LogPosition,

@@ -6,6 +6,7 @@ use super::bootstrap;
 use super::checkpoints::CheckpointPolicy;
 use super::clock::ClockCell;
 use super::config::{Config, HttpUrl};
+use super::core_thread::{CoreRuntime, adopt};
 use super::disk::{DiskStats, LogThread};
 use super::driver::{self, Driver, DriverInput, KnownStatus, Links, News, Settings};
 use super::listen::listen;
@@ -22,11 +23,9 @@ use crate::transport::{PeerIdentity, Transport, TransportConfig};
 use arc_swap::ArcSwap;
 use crossbeam_channel::Receiver;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
-use tokio::runtime::{self, Runtime};
+use tokio::runtime::Handle as RuntimeHandle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -276,7 +275,7 @@ struct Parts {
     handle: Handle,
     driver: mpsc::Sender<DriverInput>,
     /// The runtime of the driver's thread.
-    core: runtime::Handle,
+    core: RuntimeHandle,
     linger: oneshot::Sender<()>,
     roster: Arc<ArcSwap<Roster>>,
     peers: Peers,
@@ -299,9 +298,9 @@ impl Parts {
             seed: rand::random(),
             election_ticks: election_ticks(config),
             request_timeout: Duration::from_secs(5) + 2 * config.election_timeout,
-            quota_bytes: config.quota_backend_bytes,
             incarnation: identity.incarnation,
             strict_reconfig: config.strict_reconfig_check,
+            quota_bytes: config.quota_backend_bytes,
         };
         tracing::info!(
             name = identity.name,
@@ -317,7 +316,6 @@ impl Parts {
         let others = others.map(|(id, info)| (*id, info.peer_urls.clone())).collect();
         let view = Arc::new(ArcSwap::from_pointee(view_of(&recovered.state, 0)));
         let roster = Arc::new(ArcSwap::from_pointee(recovered.state.roster()));
-        let removed = Arc::new(AtomicBool::new(false));
         let replica = Replica::new(replica_config, recovered, clock.now()).map_err(StartError::Damaged)?;
         let status = Status {
             id: identity.member_id,
@@ -329,7 +327,7 @@ impl Parts {
         let watches = Watches::new(Arc::clone(&view));
         let peers = Peers::default();
         let (driver_in, driver_out) = mpsc::channel(driver::QUEUE_MAX);
-        let (disk_in, disk_out) = crossbeam_channel::unbounded();
+        let (disk_in, disk_out) = mpsc::unbounded_channel();
         let (news_in, news_out) = crossbeam_channel::bounded(driver::NEWS_MAX);
         let (stop_in, stop_out) = crossbeam_channel::bounded(0);
         let (space, alarms) = (Arc::new(Space::default()), Arc::new(Alarms::default()));
@@ -371,7 +369,6 @@ impl Parts {
             view: Arc::clone(&view),
             status: Arc::clone(&status),
             roster: Arc::clone(&roster),
-            removed: Arc::clone(&removed),
             clock: Arc::clone(&clock),
             checkpoints,
             disk_stats,
@@ -391,16 +388,14 @@ impl Parts {
         };
         let settings = Settings { tick: config.heartbeat_interval, checkpoints };
         let driver = Driver::new(replica, links, settings);
-        let runtime =
-            runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
-        let core = runtime.handle().clone();
+        let (runtime, core) = CoreRuntime::new().map_err(StartError::Thread)?;
         let (linger, lingers) = oneshot::channel();
         let teller = Arc::clone(&watches);
         let threads = vec![
             spawn("log", move || log_thread.run())?,
             spawn("space", move || space_watch.run())?,
             spawn("watches", move || tell(&news_out, &teller))?,
-            spawn("core", move || run_core(&runtime, driver, &ended_in, lingers))?,
+            spawn("core", move || runtime.run(driver, &ended_in, lingers))?,
         ];
         let shared = Shared {
             driver: driver_in.clone(),
@@ -412,7 +407,6 @@ impl Parts {
             space,
             alarms,
             peers: peers.clone(),
-            removed,
         };
         Ok(Self {
             cluster_id: identity.cluster_id,
@@ -429,26 +423,6 @@ impl Parts {
             threads,
         })
     }
-}
-
-/// Runs the core and, on the same thread, the connections to the other members, until both have ended.
-fn run_core(
-    runtime: &Runtime,
-    driver: Driver,
-    ended: &watch::Sender<Option<Result<(), String>>>,
-    lingers: oneshot::Receiver<()>,
-) {
-    let (result, checkpoint) = runtime.block_on(driver.run());
-    ended.send_replace(Some(result));
-    // What is still to be said to the peers goes out; its own end is the only thing that comes on this channel.
-    let _ = runtime.block_on(lingers);
-    // The directory may be opened again once this thread has ended.
-    drop(checkpoint);
-}
-
-/// Makes listeners those of the runtime that is entered.
-fn adopt(listeners: Vec<TcpListener>) -> std::io::Result<Vec<TcpListener>> {
-    listeners.into_iter().map(|listener| TcpListener::from_std(listener.into_std()?)).collect()
 }
 
 /// Tells watchers what was applied, until the driver is gone; then their watches end.

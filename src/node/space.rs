@@ -129,10 +129,9 @@ impl SpaceWatch {
         } else {
             tracing::info!(%path, free_mib, reserve_mib, "the disk has room again");
         }
-        // A queue that is full takes it at the next look.
-        if self.driver.try_send(DriverInput::Input(Input::Space { short })).is_ok() {
-            self.alarms.space.store(short, Ordering::Relaxed);
-        }
+        // A driver that has no room for it is told at the next look.
+        let told = self.driver.try_send(DriverInput::Input(Input::Space { short })).is_ok();
+        self.alarms.space.store(short == told, Ordering::Relaxed);
     }
 }
 

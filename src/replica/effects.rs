@@ -199,10 +199,10 @@ pub enum Failure {
     NoLeader,
     /// Too many requests wait; it will not be applied.
     Overloaded,
-    /// It needs room that there is not; it will not be applied.
-    NoRoom(Shortage),
     /// This member was removed from the cluster. A write that was on its way may still be applied.
     Removed,
+    /// It needs room that there is not; it will not be applied.
+    NoRoom(Shortage),
 }
 
 /// A member's place in the cluster.

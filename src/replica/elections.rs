@@ -15,8 +15,8 @@ impl Replica {
             self.raw.tick();
             self.campaign_early();
         }
-        self.tick_room();
         self.changes.tick(now);
+        self.tick_room();
         let leads = self.standing.leads;
         let mut failed = Vec::new();
         self.pending.tick(now, !leads, |token, sent| {

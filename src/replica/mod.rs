@@ -99,12 +99,12 @@ pub struct ReplicaConfig {
     pub election_ticks: usize,
     /// How long a request may take before its client is told that it failed.
     pub request_timeout: Duration,
-    /// Bytes of keys and values that the keyspace may reach by what this member proposes; 0: any number.
-    pub quota_bytes: u64,
     /// Names this member's data directory: another one for each that is made.
     pub incarnation: u64,
     /// Refuse changes of membership after which the voters in reach would be no quorum.
     pub strict_reconfig: bool,
+    /// Bytes of keys and values that the keyspace may reach by what this member proposes; 0: any number.
+    pub quota_bytes: u64,
 }
 
 /// What a member knows when it starts.

@@ -57,7 +57,7 @@ fn demand(body: &Body) -> Demand {
             _ if write.refresh => Demand::Log,
             _ => Demand::Keys,
         },
-        _ => Demand::Nothing,
+        Body::Publish(_) | Body::Change(_) | Body::Refusal(_) => Demand::Nothing,
     }
 }
 
