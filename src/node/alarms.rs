@@ -1,6 +1,7 @@
 //! What an operator must know of at once: in `/health`, in the metrics and, by whoever raises it, in the log.
 
-use crate::http::backend::Alarm;
+use crate::http::backend::{Alarm, BackendError};
+use crate::replica::{Failure, Shortage, Standing};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The alarms that are on.
@@ -29,5 +30,32 @@ impl Alarms {
         ]
         .into_iter()
         .map(|(alarm, on)| (alarm, on.load(Ordering::Relaxed)))
+    }
+}
+
+/// A failure as clients are told of it.
+pub(super) fn error_of(reason: Failure) -> BackendError {
+    match reason {
+        Failure::Timeout => BackendError::Timeout,
+        Failure::NoLeader => BackendError::NoLeader,
+        Failure::Overloaded => BackendError::Overloaded,
+        Failure::NoRoom(Shortage::Disk) => BackendError::NoSpace,
+        Failure::NoRoom(Shortage::Quota) => BackendError::Quota,
+        Failure::Removed => BackendError::Removed,
+    }
+}
+
+/// Says that the cluster began or ceased to refuse writes.
+pub(super) fn log_refusal(now: &Standing) {
+    match now.refuses {
+        Some(Shortage::Disk) => tracing::warn!(
+            leads = now.leads,
+            "the cluster refuses writes: the disks of too many members are nearly full; reads and deletes go on"
+        ),
+        Some(Shortage::Quota) => tracing::warn!(
+            leads = now.leads,
+            "the cluster refuses writes: the keyspace has reached its quota; reads, deletes and refreshes go on"
+        ),
+        None => tracing::info!("the cluster does not refuse writes for want of space any more"),
     }
 }

@@ -6,7 +6,7 @@
 //! It shares its thread with the connections to the other members (see [`super`]): what a peer sent is stepped, and
 //! what a peer is to get is written, without waking another thread. So between two batches it lets them have a turn.
 
-use super::alarms::Alarms;
+use super::alarms::{Alarms, error_of, log_refusal};
 use super::checkpoints::{CheckpointPlan, CheckpointPolicy};
 use super::clock::ClockCell;
 use super::disk::{self, CheckpointThread, DiskJob, DiskStats};
@@ -16,8 +16,8 @@ use super::watch::Watches;
 use super::wire::Peers;
 use crate::http::backend::{Alarm, BackendError, ClockReading, Member, MembersError, Status, View, Written};
 use crate::replica::{
-    ChangeError, Effects, Failure, Input, LogPosition, MemberChange, MemberInfo, Replica, Reply, Roster,
-    Shortage, Standing, Token,
+    ChangeError, Effects, Input, LogPosition, MemberChange, MemberInfo, Replica, Reply, Roster, Standing,
+    Token,
 };
 use crate::storage::Checkpoints;
 use crate::store::{Action, ClusterTime, Command, Event, Outcome, StoreError};
@@ -36,6 +36,9 @@ pub(super) const QUEUE_MAX: usize = 65_536;
 
 /// Batches of events that may wait for the thread that tells watchers; beyond that they look into the history.
 pub(super) const NEWS_MAX: usize = 256;
+
+/// Log writes for which messages to peers may wait.
+const HELD_MAX: usize = 16_384;
 
 /// Inputs taken in before their effects are carried out.
 const GATHER_MAX: usize = 4_096;
@@ -186,21 +189,18 @@ impl Driver {
     /// # Errors
     /// The member must not go on: its disk or an invariant failed. The text says which.
     pub(super) async fn run(mut self) -> (Result<(), String>, CheckpointThread) {
-        let result = match self.work().await {
-            Ok(()) => Ok(()),
-            Err(End::Fatal(error)) => Err(error),
-            Err(End::Diverged(at)) => {
-                for token in self.waiters.keys().copied().collect::<Vec<_>>() {
-                    self.fail(token, BackendError::Corrupt);
-                }
-                let Links { inputs, news, alarms, keep_alarm, clock, .. } = &mut self.links;
-                // So that every watch ends.
-                let end = News { outcomes: Vec::new(), clock: clock.read(), gap: false, end: true };
-                let _ = news.send(end);
-                quarantine::hold(inputs, alarms, keep_alarm, at).await
-            }
+        let at = match self.work().await {
+            Ok(()) => return (Ok(()), self.checkpoint_thread),
+            Err(End::Fatal(error)) => return (Err(error), self.checkpoint_thread),
+            Err(End::Diverged(at)) => at,
         };
-        (result, self.checkpoint_thread)
+        for token in self.waiters.keys().copied().collect::<Vec<_>>() {
+            self.fail(token, BackendError::Corrupt);
+        }
+        self.end_watches();
+        let Links { inputs, alarms, keep_alarm, .. } = &mut self.links;
+        let ended = quarantine::hold(inputs, alarms, keep_alarm, at).await;
+        (ended, self.checkpoint_thread)
     }
 
     async fn work(&mut self) -> Result<(), End> {
@@ -285,6 +285,14 @@ impl Driver {
         Ok(false)
     }
 
+    /// Keeps what must not be sent before this log write is on disk. While a disk stands still, not for ever: any message
+    /// to a peer may be lost.
+    fn hold_back(&mut self, number: u64, messages: Vec<Message>) {
+        if !messages.is_empty() && self.held.len() < HELD_MAX {
+            self.held.push_back((number, messages));
+        }
+    }
+
     /// Sends what waited for this log write and those before it.
     fn release(&mut self, number: u64) {
         while self.held.front().is_some_and(|(write, _)| *write <= number) {
@@ -314,7 +322,7 @@ impl Driver {
             self.links.peers.send(to, outgoing);
         }
         for mut write in effects.writes {
-            self.held.push_back((write.number, std::mem::take(&mut write.then_send)));
+            self.hold_back(write.number, std::mem::take(&mut write.then_send));
             self.checkpoint.wrote(write.entries.iter().map(|e| e.data.len() as u64 + 64).sum());
             if self.links.disk.send(DiskJob::Write(write)).is_err() {
                 return Err(self.why_the_log_ended().into());
@@ -452,13 +460,18 @@ impl Driver {
         Ok(member(id, &info, self.replica.state().membership.learners.contains(&id)))
     }
 
+    /// Whoever waits for an event of a member that serves no more would wait for ever.
+    fn end_watches(&self) {
+        let news = News { outcomes: Vec::new(), clock: self.links.clock.read(), gap: false, end: true };
+        // The thread that tells them takes what is before it; it waits for nobody.
+        let _ = self.links.news.send(news);
+    }
+
     /// The cluster goes on without this member, which stays up to say so.
     fn leave(&self) {
         self.links.alarms.removed.store(true, Ordering::Relaxed);
         self.links.peers.set_peers(BTreeMap::new());
-        // Whoever waits for an event would wait for ever.
-        let news = News { outcomes: Vec::new(), clock: self.links.clock.read(), gap: false, end: true };
-        let _ = self.links.news.send(news);
+        self.end_watches();
         tracing::error!(
             "this member was removed from its cluster and serves nobody any more: stop it; to let this machine join \
              again, empty its data directory, add it with `etcdctl member add`, and start it with \
@@ -515,31 +528,6 @@ fn log_members(before: Option<&BTreeMap<u64, MemberInfo>>, now: &BTreeMap<u64, M
     }
     for (id, info) in before.iter().filter(|(id, _)| !now.contains_key(id)) {
         tracing::info!(member = format_args!("{id:x}"), name = info.name, "a member was removed");
-    }
-}
-
-fn error_of(reason: Failure) -> BackendError {
-    match reason {
-        Failure::Timeout => BackendError::Timeout,
-        Failure::NoLeader => BackendError::NoLeader,
-        Failure::Overloaded => BackendError::Overloaded,
-        Failure::NoRoom(Shortage::Disk) => BackendError::NoSpace,
-        Failure::NoRoom(Shortage::Quota) => BackendError::Quota,
-        Failure::Removed => BackendError::Removed,
-    }
-}
-
-fn log_refusal(now: &Standing) {
-    match now.refuses {
-        Some(Shortage::Disk) => tracing::warn!(
-            leads = now.leads,
-            "the cluster refuses writes: the disks of too many members are nearly full; reads and deletes go on"
-        ),
-        Some(Shortage::Quota) => tracing::warn!(
-            leads = now.leads,
-            "the cluster refuses writes: the keyspace has reached its quota; reads, deletes and refreshes go on"
-        ),
-        None => tracing::info!("the cluster does not refuse writes for want of space any more"),
     }
 }
 

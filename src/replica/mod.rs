@@ -33,6 +33,8 @@ mod ready;
 mod records;
 mod requests;
 mod room;
+#[cfg(test)]
+mod room_tests;
 mod sessions;
 mod state;
 #[cfg(test)]

@@ -56,8 +56,7 @@ pub struct Config {
     pub election_timeout: Duration,
     /// Applied log entries between checkpoints at the most.
     pub snapshot_count: u64,
-    /// Bytes of log between checkpoints: as many as the keyspace has, but at least this. The log that is kept is between
-    /// one and two times as large.
+    /// Bytes of log between checkpoints: as many as the keyspace has, but at least this. Once to twice that is kept.
     pub log_bytes_min: u64,
     /// The same, but at most this, unless `log_bytes_min` is more.
     pub log_bytes_max: u64,
