@@ -55,6 +55,9 @@ fn check(data_dir: &Path) -> ExitCode {
     match quorate::storage::check(data_dir) {
         Ok(report) => {
             let printed = print(&(report.lines.join("\n") + "\n"));
+            for problem in &report.problems {
+                eprintln!("quorate: {problem}");
+            }
             if report.is_sound() { printed } else { ExitCode::FAILURE }
         }
         Err(error) => {

@@ -23,8 +23,11 @@ impl CoreRuntime {
         lingers: oneshot::Receiver<()>,
     ) {
         let Some(runtime) = &mut self.0 else { return };
-        ended.send_replace(Some(runtime.block_on(driver.run())));
+        let (result, checkpoint) = runtime.block_on(driver.run());
+        ended.send_replace(Some(result));
         let _ = runtime.block_on(lingers);
+        // The directory may be opened again once this thread has ended.
+        drop(checkpoint);
     }
 }
 

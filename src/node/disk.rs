@@ -10,6 +10,7 @@ use crate::storage::{Checkpoints, Log, StorageError};
 use raft::eraftpb::{Entry, HardState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::mpsc;
 
@@ -145,13 +146,26 @@ impl Gathered {
     }
 }
 
+/// The thread that writes a checkpoint, if there is one. Dropping this waits for it: a member that has stopped has
+/// stopped writing, and its directory may be opened again.
+#[derive(Default)]
+pub(super) struct CheckpointThread(Option<JoinHandle<()>>);
+
+impl Drop for CheckpointThread {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 /// Writes a checkpoint on a thread of its own and tells the driver how far the log is needed now.
 pub(super) fn checkpoint_in_background(
     checkpoints: Arc<Checkpoints>,
     state: State,
     driver: mpsc::Sender<DriverInput>,
     stats: Arc<DiskStats>,
-) {
+) -> CheckpointThread {
     let work = move || {
         let at = state.applied;
         let begun = Instant::now();
@@ -176,7 +190,8 @@ pub(super) fn checkpoint_in_background(
         };
         let _ = driver.blocking_send(outcome);
     };
-    if let Err(error) = std::thread::Builder::new().name("checkpoint".into()).spawn(work) {
-        tracing::error!(%error, "could not start a thread for a checkpoint");
-    }
+    let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(work);
+    CheckpointThread(
+        thread.inspect_err(|error| tracing::error!(%error, "could not start a thread for a checkpoint")).ok(),
+    )
 }

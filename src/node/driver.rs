@@ -8,21 +8,19 @@
 
 use super::checkpoints::{CheckpointPlan, CheckpointPolicy};
 use super::clock::ClockCell;
-use super::disk::{self, DiskJob, DiskStats};
-use super::view::{member, members_of};
-use super::watch::Watches;
+use super::disk::{self, CheckpointThread, DiskJob, DiskStats};
+use super::view::members_of;
+use super::waiters::{ChangeReply, ReadReply, Waiter, Waiters, WriteReply};
+use super::watch::{News, Watches};
 use super::wire::Peers;
-use crate::http::backend::{BackendError, ClockReading, Member, MembersError, Status, View, Written};
-use crate::replica::{
-    ChangeError, Effects, Failure, Input, LogPosition, MemberChange, MemberInfo, Replica, Reply, Roster,
-    Standing, Token,
-};
+use crate::http::backend::{Member, Status, View};
+use crate::replica::{Effects, Input, LogPosition, MemberChange, MemberInfo, Replica, Roster, Standing};
 use crate::storage::Checkpoints;
-use crate::store::{Action, ClusterTime, Command, Event, Outcome, StoreError};
+use crate::store::{Action, ClusterTime, Command};
 use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use raft::eraftpb::Message;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -34,10 +32,6 @@ pub(super) const QUEUE_MAX: usize = 65_536;
 
 /// Inputs taken in before their effects are carried out.
 const GATHER_MAX: usize = 4_096;
-
-pub(super) type WriteReply = oneshot::Sender<Result<Written, BackendError>>;
-pub(super) type ChangeReply = oneshot::Sender<Result<Member, MembersError>>;
-pub(super) type ReadReply = oneshot::Sender<Result<Arc<View>, BackendError>>;
 
 /// What the driver takes in.
 pub(super) enum DriverInput {
@@ -66,23 +60,6 @@ pub(super) enum DriverInput {
     Fatal(String),
     /// Stop in an orderly way.
     Stop,
-}
-
-enum Waiter {
-    Write(WriteReply),
-    Read(ReadReply),
-    Publish(oneshot::Sender<bool>),
-    Change(ChangeReply),
-}
-
-/// What was applied, for the thread that tells watchers.
-pub(super) struct News {
-    pub outcomes: Vec<Outcome>,
-    pub clock: ClockReading,
-    /// More has happened before these than is known here: watchers must look for themselves what they have missed.
-    pub gap: bool,
-    /// Nothing will come after these.
-    pub end: bool,
 }
 
 /// The member's status, and since when it has seen the present leader.
@@ -124,11 +101,11 @@ pub(super) struct Driver {
     replica: Replica,
     links: Links,
     settings: Settings,
-    waiters: HashMap<Token, Waiter>,
+    waiters: Waiters,
     /// What is to be sent once the log write of that number is on disk, by number.
     held: VecDeque<(u64, Vec<Message>)>,
-    next_token: u64,
     checkpoint: CheckpointPlan,
+    checkpoint_thread: CheckpointThread,
     /// The members as they were last published and told to the transport.
     members_told: Option<Arc<BTreeMap<u64, MemberInfo>>>,
     members: Arc<BTreeMap<u64, Member>>,
@@ -143,21 +120,25 @@ impl Driver {
             replica,
             links,
             settings,
-            waiters: HashMap::new(),
+            waiters: Waiters::default(),
             held: VecDeque::new(),
-            next_token: 0,
             checkpoint,
+            checkpoint_thread: CheckpointThread::default(),
             members_told: None,
             members: Arc::default(),
             clock_kept: (0, 0),
         }
     }
 
-    /// Runs until it is told to stop.
+    /// Runs until it is told to stop. Gives the thread of a checkpoint that may be under way.
     ///
     /// # Errors
     /// The member must not go on: its disk or an invariant failed. The text says which.
-    pub(super) async fn run(mut self) -> Result<(), String> {
+    pub(super) async fn run(mut self) -> (Result<(), String>, CheckpointThread) {
+        (self.work().await, self.checkpoint_thread)
+    }
+
+    async fn work(&mut self) -> Result<(), String> {
         let mut next_tick = self.links.clock.now() + self.settings.tick;
         let mut wake_at = self.flush()?;
         loop {
@@ -208,19 +189,19 @@ impl Driver {
             }
             DriverInput::Input(input) => self.replica.step(now, input),
             DriverInput::Write { command, reply } => {
-                let token = self.wait(Waiter::Write(reply));
+                let token = self.waiters.add(Waiter::Write(reply));
                 self.replica.step(now, Input::Write { token, command });
             }
             DriverInput::Read { reply } => {
-                let token = self.wait(Waiter::Read(reply));
+                let token = self.waiters.add(Waiter::Read(reply));
                 self.replica.step(now, Input::Read { token });
             }
             DriverInput::Publish { name, client_urls, reply } => {
-                let token = self.wait(Waiter::Publish(reply));
+                let token = self.waiters.add(Waiter::Publish(reply));
                 self.replica.step(now, Input::Publish { token, name, client_urls });
             }
             DriverInput::Change { change, reply } => {
-                let token = self.wait(Waiter::Change(reply));
+                let token = self.waiters.add(Waiter::Change(reply));
                 self.replica.step(now, Input::Change { token, change });
             }
             DriverInput::Checkpointed { upto } => {
@@ -240,13 +221,6 @@ impl Driver {
             let Some((_, messages)) = self.held.pop_front() else { return };
             self.links.peers.send_messages(messages);
         }
-    }
-
-    fn wait(&mut self, waiter: Waiter) -> Token {
-        let token = Token(self.next_token);
-        self.next_token += 1;
-        self.waiters.insert(token, waiter);
-        token
     }
 
     /// Carries out what the core wants, in its order; returns when it wants to be stepped again.
@@ -285,7 +259,7 @@ impl Driver {
             let _ = self.links.news.send(news);
         }
         for reply in effects.replies {
-            self.reply(reply);
+            self.waiters.answer(reply, &self.replica, &self.links.view);
         }
         for snapshot in effects.snapshots {
             tracing::info!(
@@ -365,38 +339,6 @@ impl Driver {
         self.links.status.store(Arc::new(KnownStatus { status, leader_since }));
     }
 
-    fn reply(&mut self, reply: Reply) {
-        // A waiter that has gone away (a client that hung up) is nobody to tell.
-        match reply {
-            Reply::Write { token, result } => {
-                if let Some(Waiter::Write(reply)) = self.waiters.remove(&token) {
-                    let _ = reply.send(self.written(result));
-                }
-            }
-            Reply::Read { token } => {
-                if let Some(Waiter::Read(reply)) = self.waiters.remove(&token) {
-                    let _ = reply.send(Ok(self.links.view.load_full()));
-                }
-            }
-            Reply::Published { token } => {
-                if let Some(Waiter::Publish(reply)) = self.waiters.remove(&token) {
-                    let _ = reply.send(true);
-                }
-            }
-            Reply::Changed { token, result } => {
-                if let Some(Waiter::Change(reply)) = self.waiters.remove(&token) {
-                    let _ = reply.send(self.changed(result));
-                }
-            }
-            Reply::Failed { token, reason } => self.fail(token, reason),
-        }
-    }
-
-    fn changed(&self, result: Result<(u64, MemberInfo), ChangeError>) -> Result<Member, MembersError> {
-        let (id, info) = result?;
-        Ok(member(id, &info, self.replica.state().membership.learners.contains(&id)))
-    }
-
     /// The cluster goes on without this member, which stays up to say so.
     fn leave(&self) {
         self.links.removed.store(true, Ordering::Relaxed);
@@ -411,34 +353,12 @@ impl Driver {
         );
     }
 
-    fn written(&self, result: Result<Arc<Event>, StoreError>) -> Result<Written, BackendError> {
-        let raft_index = self.replica.state().applied.index;
-        let raft_term = self.replica.standing().term;
-        Ok(Written { event: result?, raft_index, raft_term })
-    }
-
-    fn fail(&mut self, token: Token, reason: Failure) {
-        let error = match reason {
-            Failure::Timeout => BackendError::Timeout,
-            Failure::NoLeader => BackendError::NoLeader,
-            Failure::Overloaded => BackendError::Overloaded,
-            Failure::Removed => BackendError::Removed,
-        };
-        match self.waiters.remove(&token) {
-            Some(Waiter::Write(reply)) => drop(reply.send(Err(error))),
-            Some(Waiter::Read(reply)) => drop(reply.send(Err(error))),
-            Some(Waiter::Publish(reply)) => drop(reply.send(false)),
-            Some(Waiter::Change(reply)) => drop(reply.send(Err(error.into()))),
-            None => {}
-        }
-    }
-
     fn maybe_checkpoint(&mut self) {
         let state = self.replica.state();
         if !self.checkpoint.begin_if_due(state) {
             return;
         }
-        disk::checkpoint_in_background(
+        self.checkpoint_thread = disk::checkpoint_in_background(
             Arc::clone(&self.links.checkpoints),
             state.clone(),
             self.links.inputs_back.clone(),

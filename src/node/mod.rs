@@ -30,6 +30,7 @@ mod running;
 mod serve;
 mod traffic;
 mod view;
+mod waiters;
 mod watch;
 mod wire;
 

@@ -1,8 +1,8 @@
 //! Members as real processes, each with its data on a disk of its own that can lose power.
 
 use crate::disk::{Disk, Fate};
-use crate::fuse::{Mount, unmount_abandoned};
 use crate::http::Connection;
+use crate::mount::{Mount, unmount_abandoned};
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use std::fs::{File, OpenOptions};
@@ -17,11 +17,12 @@ use tempfile::TempDir;
 const PORTS: std::ops::Range<u16> = 24_000..24_900;
 
 /// Longest time from a start until a member of a whole cluster serves.
-pub const START_TIMEOUT: Duration = Duration::from_secs(30);
+pub const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Member {
     pub mount: Mount,
     pub client_port: u16,
+    pub peer_url: String,
     pub log: PathBuf,
     arguments: Vec<String>,
     process: Option<Child>,
@@ -52,7 +53,7 @@ impl Cluster {
                 ("--listen-client-urls", client_url.clone()),
                 ("--advertise-client-urls", client_url),
                 ("--listen-peer-urls", peer_url.clone()),
-                ("--initial-advertise-peer-urls", peer_url),
+                ("--initial-advertise-peer-urls", peer_url.clone()),
                 ("--initial-cluster", initial.clone()),
                 ("--initial-cluster-state", "new".to_owned()),
             ];
@@ -60,7 +61,7 @@ impl Cluster {
                 flags.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
             arguments.extend(extra.iter().map(ToString::to_string));
             let log = scratch.path().join(format!("m{n}.log"));
-            Member { mount, client_port: *client, log, arguments, process: None }
+            Member { mount, client_port: *client, peer_url, log, arguments, process: None }
         };
         let members = ports.iter().enumerate().map(member).collect();
         Cluster { members, scratch, keep: true }
@@ -74,20 +75,27 @@ impl Cluster {
         victims.iter().map(|&at| (at, self.members[at].lose_power(rng))).collect()
     }
 
-    /// Waits until each member serves reads that a leader confirmed; or tells which does not, and what it said.
+    /// Waits until each member serves; a member that ended instead fails the test with what it said.
     pub fn wait_healthy(&mut self) {
-        let deadline = Instant::now() + START_TIMEOUT;
         for at in 0..self.members.len() {
-            let mut connection = Connection::new(self.members[at].client_port, Duration::from_secs(2));
-            loop {
-                if connection.get("/v2/keys/").is_some_and(|answer| answer.status == 200) {
-                    break;
-                }
-                let member = &mut self.members[at];
-                assert!(member.runs(), "member {at} ended: {}", member.said());
-                assert!(Instant::now() < deadline, "member {at} does not serve: {}", member.said());
-                std::thread::sleep(Duration::from_millis(10));
+            assert!(self.serves(at), "member {at} ended: {}", self.members[at].said());
+        }
+    }
+
+    /// Waits until this member serves reads that a leader confirmed, or has ended; gives whether it serves.
+    pub fn serves(&mut self, at: usize) -> bool {
+        let deadline = Instant::now() + START_TIMEOUT;
+        let mut connection = Connection::new(self.members[at].client_port, Duration::from_secs(2));
+        loop {
+            if connection.get("/v2/keys/").is_some_and(|answer| answer.status == 200) {
+                return true;
             }
+            let member = &mut self.members[at];
+            if !member.runs() {
+                return false;
+            }
+            assert!(Instant::now() < deadline, "member {at} does not serve: {}", member.said());
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -126,6 +134,20 @@ impl Member {
         self.process = Some(child.unwrap());
     }
 
+    /// From now on it is a member that joins the cluster, not one of its founders.
+    pub fn joins(&mut self) {
+        for argument in &mut self.arguments {
+            if argument == "new" {
+                *argument = "existing".to_owned();
+            }
+        }
+    }
+
+    /// Where its data is.
+    pub fn data(&self) -> PathBuf {
+        self.mount.path().join("data")
+    }
+
     pub fn runs(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_none())
     }
@@ -150,9 +172,7 @@ impl Member {
         };
         disk.cut(fate, rng);
         drop(disk);
-        let mut behaviour = self.mount.behaviour();
-        behaviour.off = false;
-        behaviour.off_at = None;
+        self.mount.power_is_back();
         fate
     }
 
@@ -165,12 +185,12 @@ impl Member {
 }
 
 /// `POWER_SERVER` is another build of it: one with a bug, to see whether it is found.
-fn server() -> String {
+pub fn server() -> String {
     std::env::var("POWER_SERVER").unwrap_or_else(|_| env!("CARGO_BIN_EXE_quorate").to_owned())
 }
 
 /// One that nobody listens on now; none is given twice.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let offset = (std::process::id() % 90) as u16 * 10;
     let count = PORTS.end - PORTS.start;

@@ -1,7 +1,7 @@
 //! Power cuts under load: nothing that was acknowledged is lost, and every member starts again by itself.
 
 use crate::cluster::Cluster;
-use crate::load::{Load, Written};
+use crate::load::Load;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use std::time::{Duration, Instant};
@@ -30,34 +30,32 @@ pub fn run(members: usize, cuts: u64, seed: u64) -> Figures {
         member.mount.behaviour().sync_us = 1500;
     }
     let mut figures = Figures::default();
-    let mut written = Written::default();
-    let mut round = 0;
     let everybody: Vec<usize> = (0..members).collect();
     start_through_cuts(&mut cluster, &everybody, &mut figures, &mut rng);
+    let ports: Vec<u16> = cluster.members.iter().map(|member| member.client_port).collect();
+    let load = Load::start(&ports, 4);
     while figures.cuts < cuts {
-        round += 1;
-        let ports: Vec<u16> = cluster.members.iter().map(|member| member.client_port).collect();
-        let load = Load::start(&ports, 6, round);
         std::thread::sleep(Duration::from_millis(rng.random_range(50..900)));
         let victims = draw_victims(members, &mut rng);
+        if rng.random_range(0..2) == 0 {
+            // In the midst of whatever they write then: the log, a checkpoint, a snapshot, the removal of either.
+            set_off_at(&cluster, &victims, 80, &mut rng);
+            std::thread::sleep(Duration::from_millis(300));
+        }
         let fates = cluster.cut(&victims, &mut rng);
-        figures.cuts += victims.len().min(1) as u64;
+        figures.cuts += 1;
         figures.of_all += u64::from(victims.len() == members);
         // Meanwhile the others go on, and their log runs away from whoever is down.
         std::thread::sleep(Duration::from_millis(rng.random_range(0..500)));
         start_through_cuts(&mut cluster, &victims, &mut figures, &mut rng);
-        let (more, count) = load.stop();
-        written.extend(more);
-        figures.acknowledged += count;
-        for (at, member) in cluster.members.iter().enumerate() {
-            if let Err(wrong) = written.check(member.client_port) {
-                panic!(
-                    "seed {seed}, cut {} ({fates:?}): member {at} lost what was acknowledged: {wrong}",
-                    figures.cuts
-                );
+        for (at, port) in ports.iter().enumerate() {
+            if let Err(wrong) = load.check(*port) {
+                let cut = figures.cuts;
+                panic!("seed {seed}, cut {cut} ({fates:?}): member {at} lost what was acknowledged: {wrong}");
             }
         }
     }
+    figures.acknowledged = load.stop();
     for member in &cluster.members {
         let log = std::fs::read_to_string(&member.log).unwrap();
         figures.snapshots += log.matches("sending it the whole state").count() as u64;
@@ -90,11 +88,7 @@ fn start_through_cuts(cluster: &mut Cluster, which: &[usize], figures: &mut Figu
             std::thread::sleep(Duration::from_millis(rng.random_range(0..150)));
         } else {
             // At some operation of the disk, wherever that falls.
-            for &at in which {
-                let member = &cluster.members[at];
-                let from = member.mount.disk().operations();
-                member.mount.behaviour().off_at = Some(from + rng.random_range(0..60));
-            }
+            set_off_at(cluster, which, 60, rng);
             std::thread::sleep(Duration::from_millis(200));
         }
         cluster.cut(which, rng);
@@ -103,4 +97,13 @@ fn start_through_cuts(cluster: &mut Cluster, which: &[usize], figures: &mut Figu
         figures.of_all += u64::from(which.len() == cluster.members.len());
     }
     cluster.wait_healthy();
+}
+
+/// Each loses power at some operation of its disk from now on, among so many.
+fn set_off_at(cluster: &Cluster, which: &[usize], among: u64, rng: &mut ChaCha8Rng) {
+    for &at in which {
+        let mount = &cluster.members[at].mount;
+        let from = mount.disk().operations();
+        mount.behaviour().off_at = Some(from + rng.random_range(0..among));
+    }
 }

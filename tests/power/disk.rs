@@ -16,13 +16,35 @@ const PAGE: usize = 4096;
 /// One change of the disk, or a note of what the program's user knows by then.
 #[derive(Clone, Debug)]
 pub enum Op {
-    Create { dir: Ino, name: String, ino: Ino, is_dir: bool, mode: u32 },
-    Remove { dir: Ino, name: String },
-    Rename { from: (Ino, String), to: (Ino, String) },
-    Write { ino: Ino, at: usize, data: Vec<u8> },
-    Resize { ino: Ino, len: usize },
+    Create {
+        dir: Ino,
+        name: String,
+        ino: Ino,
+        is_dir: bool,
+        mode: u32,
+    },
+    Remove {
+        dir: Ino,
+        name: String,
+    },
+    Rename {
+        from: (Ino, String),
+        to: (Ino, String),
+    },
+    Write {
+        ino: Ino,
+        at: usize,
+        data: Vec<u8>,
+    },
+    Resize {
+        ino: Ino,
+        len: usize,
+    },
     /// Makes what was pending for a file or a directory before the operation of this number durable.
-    Sync { ino: Ino, before: u64 },
+    Sync {
+        ino: Ino,
+        before: u64,
+    },
     Mark(Mark),
 }
 

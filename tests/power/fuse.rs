@@ -1,18 +1,16 @@
-//! Mounts a [`Disk`] as a file system: the kernel's FUSE protocol, as much of it as the server and its libraries use.
+//! Serves a [`Disk`] as a file system: the kernel's FUSE protocol, as much of it as the server and its libraries use.
 //!
 //! Files are opened for direct I/O and nothing is cached, so each write(2) is one operation of the disk, at once. That
 //! leaves `mmap` out, which neither raft-engine nor sled use; `sync_file_range` is answered by the kernel without a
 //! word to us, and so makes nothing durable; `flock` is the kernel's own.
 
 use crate::disk::{Disk, Ino, Op};
-use rand::{RngExt as _, SeedableRng as _};
+use crate::mount::Shared;
+use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
 const ENOENT: i32 = 2;
@@ -24,112 +22,11 @@ const ENOSYS: i32 = 38;
 const ENOTEMPTY: i32 = 39;
 
 const MAX_WRITE: usize = 1 << 20;
-const THREADS: usize = 4;
 const DIRECT_IO: u32 = 1;
 const INIT_BIG_WRITES: u32 = 1 << 5;
 const INIT_MAX_PAGES: u32 = 1 << 22;
 const FATTR_SIZE: u32 = 1 << 3;
 const FATTR_MODE: u32 = 1 << 0;
-
-/// What the mounted file system does beside what it is told.
-#[derive(Debug)]
-pub struct Behaviour {
-    /// The power is off: every request fails.
-    pub off: bool,
-    /// The power goes when the disk has seen this many operations.
-    pub off_at: Option<u64>,
-    /// A sync takes up to this long.
-    pub sync_us: u64,
-    /// Bytes that it holds.
-    pub capacity: u64,
-}
-
-struct Shared {
-    disk: Mutex<Disk>,
-    behaviour: Mutex<Behaviour>,
-}
-
-/// A mounted disk; unmounted when dropped.
-pub struct Mount {
-    shared: Arc<Shared>,
-    path: PathBuf,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Mount {
-    /// Mounts `disk` on the directory `path`, which is made.
-    pub fn new(path: &Path, disk: Disk) -> Mount {
-        std::fs::create_dir_all(path).unwrap();
-        let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap_or_else(|e| {
-            panic!("these tests need FUSE and root: /dev/fuse: {e}");
-        });
-        let options = "fd=0,rootmode=40000,user_id=0,group_id=0,default_permissions";
-        // mount(8) inherits the device as its standard input; `-i` keeps it from looking for a helper.
-        let mounted = Command::new("mount")
-            .args(["-i", "-t", "fuse", "-o", options, &source()])
-            .arg(path)
-            .stdin(Stdio::from(device.try_clone().unwrap()))
-            .output()
-            .unwrap();
-        assert!(
-            mounted.status.success(),
-            "these tests need FUSE and root: mount: {}",
-            String::from_utf8_lossy(&mounted.stderr)
-        );
-        let behaviour = Behaviour { off: false, off_at: None, sync_us: 0, capacity: 4 << 30 };
-        let shared = Arc::new(Shared { disk: Mutex::new(disk), behaviour: Mutex::new(behaviour) });
-        let threads = (0..THREADS)
-            .map(|number| {
-                let server = Server {
-                    device: device.try_clone().unwrap(),
-                    shared: Arc::clone(&shared),
-                    rng: ChaCha8Rng::seed_from_u64(number as u64),
-                };
-                std::thread::spawn(move || server.run())
-            })
-            .collect();
-        Mount { shared, path: path.to_path_buf(), threads }
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.shared.disk.lock().unwrap()
-    }
-
-    pub fn behaviour(&self) -> MutexGuard<'_, Behaviour> {
-        self.shared.behaviour.lock().unwrap()
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Names the process, so that what a killed one left mounted can be told from what another uses.
-fn source() -> String {
-    format!("quorate-power-{}", std::process::id())
-}
-
-/// Unmounts what earlier runs that were killed left behind.
-pub fn unmount_abandoned() {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    for line in mounts.lines() {
-        let mut words = line.split(' ');
-        let (Some(source), Some(path)) = (words.next(), words.next()) else { continue };
-        let Some(pid) = source.strip_prefix("quorate-power-") else { continue };
-        if !Path::new("/proc").join(pid).exists() {
-            let _ = Command::new("umount").args(["-l", path]).status();
-        }
-    }
-}
 
 /// The body of a request, read from its front.
 struct Args<'a>(&'a [u8]);
@@ -186,14 +83,14 @@ impl Answer {
 }
 
 /// One of the threads that answer the kernel.
-struct Server {
-    device: File,
-    shared: Arc<Shared>,
-    rng: ChaCha8Rng,
+pub struct Server {
+    pub device: File,
+    pub shared: Arc<Shared>,
+    pub rng: ChaCha8Rng,
 }
 
 impl Server {
-    fn run(mut self) {
+    pub fn run(mut self) {
         let mut buffer = vec![0; MAX_WRITE + 65536];
         loop {
             let len = match self.device.read(&mut buffer) {
@@ -266,7 +163,8 @@ impl Server {
             16 => write(&mut disk, ino, args, capacity),
             17 => {
                 let free = capacity.saturating_sub(disk.bytes()) / 4096;
-                let answer = Answer::default().u64(capacity / 4096).u64(free).u64(free).u64(1 << 20).u64(1 << 20);
+                let answer =
+                    Answer::default().u64(capacity / 4096).u64(free).u64(free).u64(1 << 20).u64(1 << 20);
                 Ok((0..7).fold(answer.u32(4096).u32(255).u32(4096), |answer, _| answer.u32(0)))
             }
             28 => list(&disk, ino, args),

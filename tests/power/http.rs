@@ -10,6 +10,15 @@ pub struct Connection {
     stream: Option<TcpStream>,
 }
 
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Unanswered {
+    /// Nobody took the request: it has no effect.
+    Refused,
+    /// It was sent, and may have taken effect or still do.
+    Unknown,
+}
+
 pub struct Answer {
     pub status: u16,
     pub body: serde_json::Value,
@@ -21,33 +30,42 @@ impl Connection {
     }
 
     pub fn get(&mut self, path: &str) -> Option<Answer> {
-        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"))
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")).ok()
     }
 
-    pub fn put(&mut self, path: &str, value: &str) -> Option<Answer> {
-        let form = format!("value={value}");
-        let kind = "Content-Type: application/x-www-form-urlencoded";
-        let len = form.len();
-        self.ask(&format!("PUT {path} HTTP/1.1\r\nHost: test\r\n{kind}\r\nContent-Length: {len}\r\n\r\n{form}"))
+    pub fn delete(&mut self, path: &str) -> Result<Answer, Unanswered> {
+        self.ask(&format!("DELETE {path} HTTP/1.1\r\nHost: test\r\n\r\n"))
     }
 
-    /// `None` when there was no answer: whether the request took effect is not known.
-    fn ask(&mut self, request: &str) -> Option<Answer> {
+    pub fn put(&mut self, path: &str, value: &str) -> Result<Answer, Unanswered> {
+        self.send("PUT", path, "application/x-www-form-urlencoded", &format!("value={value}"))
+    }
+
+    pub fn send(&mut self, method: &str, path: &str, kind: &str, body: &str) -> Result<Answer, Unanswered> {
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Type: {kind}");
+        self.ask(&format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+    }
+
+    fn ask(&mut self, request: &str) -> Result<Answer, Unanswered> {
+        if self.stream.is_none() {
+            self.stream = Some(self.connect().map_err(|_| Unanswered::Refused)?);
+        }
         let answer = self.exchange(request);
         if answer.is_none() {
             self.stream = None;
         }
-        answer
+        answer.ok_or(Unanswered::Unknown)
+    }
+
+    fn connect(&self) -> std::io::Result<TcpStream> {
+        let stream = TcpStream::connect_timeout(&self.address, self.timeout)?;
+        stream.set_read_timeout(Some(self.timeout))?;
+        stream.set_write_timeout(Some(self.timeout))?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
     }
 
     fn exchange(&mut self, request: &str) -> Option<Answer> {
-        if self.stream.is_none() {
-            let stream = TcpStream::connect_timeout(&self.address, self.timeout).ok()?;
-            stream.set_read_timeout(Some(self.timeout)).ok()?;
-            stream.set_write_timeout(Some(self.timeout)).ok()?;
-            stream.set_nodelay(true).ok()?;
-            self.stream = Some(stream);
-        }
         let stream = self.stream.as_mut()?;
         stream.write_all(request.as_bytes()).ok()?;
         let mut bytes = Vec::new();

@@ -4,7 +4,7 @@
 //! written again: the old write might still come, and would look like a lost one. So at any time the value of a key is
 //! at least what was last acknowledged and at most what was last asked for.
 
-use crate::http::{Answer, Connection};
+use crate::http::{Answer, Connection, Unanswered};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,40 +35,32 @@ pub struct Load {
 }
 
 impl Load {
-    /// `round` makes the keys its own.
-    pub fn start(ports: &[u16], clients: u64, round: u64) -> Load {
+    pub fn start(ports: &[u16], clients: u64) -> Load {
         let shared = Arc::new(Shared::default());
         let clients = (0..clients)
             .map(|number| {
                 let (shared, ports) = (Arc::clone(&shared), ports.to_vec());
-                std::thread::spawn(move || client(&shared, &ports, number, round))
+                std::thread::spawn(move || client(&shared, &ports, number))
             })
             .collect();
         Load { shared, clients }
     }
 
-    /// Waits for the requests in flight. Gives how many writes were acknowledged.
-    pub fn stop(self) -> (Written, u64) {
+    /// Gives how many writes were acknowledged.
+    pub fn stop(self) -> u64 {
         self.shared.stop.store(true, Ordering::Relaxed);
-        let count = self.clients.into_iter().map(|client| client.join().unwrap()).sum();
-        let known = std::mem::take(&mut *self.shared.known.lock().unwrap());
-        (Written(known), count)
-    }
-}
-
-/// What some load has written.
-#[derive(Default)]
-pub struct Written(BTreeMap<String, Known>);
-
-impl Written {
-    pub fn extend(&mut self, more: Written) {
-        self.0.extend(more.0);
+        self.clients.into_iter().map(|client| client.join().unwrap()).sum()
     }
 
-    /// Compares with what a member has; gives what is wrong.
+    fn known(&self) -> BTreeMap<String, Known> {
+        self.shared.known.lock().unwrap().clone()
+    }
+
+    /// Compares with what a member answers, while the load goes on; gives what is wrong.
     pub fn check(&self, port: u16) -> Result<(), String> {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        let mut connection = Connection::new(port, Duration::from_secs(5));
+        let before = self.known();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut connection = Connection::new(port, Duration::from_secs(10));
         let listed = loop {
             match connection.get("/v2/keys/load?recursive=true") {
                 Some(Answer { status: 200, body }) => break body,
@@ -77,15 +69,15 @@ impl Written {
                 _ => std::thread::sleep(Duration::from_millis(20)),
             }
         };
+        let after = self.known();
         let mut there = BTreeMap::new();
         collect(&listed["node"], &mut there);
-        let wrong: Vec<String> = self
-            .0
+        let wrong: Vec<String> = before
             .iter()
             .filter_map(|(key, known)| {
                 let found = there.get(key).copied();
                 let right = match found {
-                    Some(count) => count >= known.acknowledged && count <= known.asked,
+                    Some(count) => count >= known.acknowledged && count <= after[key].asked,
                     None => known.acknowledged == 0,
                 };
                 (!right).then(|| format!("{key} is {found:?}, but {known:?}"))
@@ -94,7 +86,7 @@ impl Written {
         if wrong.is_empty() {
             return Ok(());
         }
-        Err(format!("{} of {} keys: {}", wrong.len(), self.0.len(), wrong[..wrong.len().min(5)].join("; ")))
+        Err(format!("{} of {} keys: {}", wrong.len(), before.len(), wrong[..wrong.len().min(5)].join("; ")))
     }
 }
 
@@ -108,7 +100,7 @@ fn collect(node: &serde_json::Value, there: &mut BTreeMap<String, u64>) {
     }
 }
 
-fn client(shared: &Shared, ports: &[u16], number: u64, round: u64) -> u64 {
+fn client(shared: &Shared, ports: &[u16], number: u64) -> u64 {
     let mut at = number as usize;
     let mut connection = Connection::new(ports[at % ports.len()], TIMEOUT);
     let mut generation = vec![0; KEYS as usize];
@@ -116,24 +108,26 @@ fn client(shared: &Shared, ports: &[u16], number: u64, round: u64) -> u64 {
     while !shared.stop.load(Ordering::Relaxed) {
         count += 1;
         let slot = count % KEYS;
-        let key = format!("/load/{round}/{number}/{slot}-{}", generation[slot as usize]);
+        let key = format!("/load/{number}/{slot}-{}", generation[slot as usize]);
         // Now and then large: a batch then takes several pages of a disk.
-        let len = if count % 16 == 0 { 20_000 } else { (count * 37 % 700) as usize };
+        let len = if count % 25 == 0 { 20_000 } else { (count * 37 % 700) as usize };
         let known = |change: &dyn Fn(&mut Known)| {
             change(shared.known.lock().unwrap().entry(key.clone()).or_default());
         };
         known(&|known| known.asked = count);
         let value = format!("{count}.{}", "x".repeat(len));
         match connection.put(&format!("/v2/keys{key}"), &value) {
-            Some(Answer { status: 200 | 201, .. }) => {
+            Ok(Answer { status: 200 | 201, .. }) => {
                 known(&|known| known.acknowledged = count);
                 acknowledged += 1;
             }
-            _ => {
-                generation[slot as usize] += 1;
+            failed => {
+                if !matches!(failed, Err(Unanswered::Refused)) {
+                    generation[slot as usize] += 1;
+                }
                 at += 1;
                 connection = Connection::new(ports[at % ports.len()], TIMEOUT);
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::sleep(Duration::from_millis(10));
             }
         }
     }

@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, clippy::struct_field_names)] // modules of one test
 
 mod clients;
+mod contract;
 mod disk;
 mod network;
 mod options;
