@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// A handle on a running member. Clones are cheap and share the member.
 #[derive(Clone)]
@@ -94,8 +94,26 @@ impl Handle {
         self.watch(WatchRequest { key, recursive: true, stream: true, since })
     }
 
+    /// Makes the member known to the cluster, until that is applied or it stops.
+    pub(super) async fn keep_publishing(
+        self,
+        name: String,
+        client_urls: Vec<String>,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        let published = async {
+            while !self.publish(name.clone(), client_urls.clone()).await {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! {
+            () = published => {}
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
+    }
+
     /// Makes the member's name and client URLs known to the cluster.
-    pub(super) async fn publish(&self, name: String, client_urls: Vec<String>) -> bool {
+    async fn publish(&self, name: String, client_urls: Vec<String>) -> bool {
         let (reply, answer) = oneshot::channel();
         self.send(DriverInput::Publish { name, client_urls, reply }).is_ok() && answer.await.unwrap_or(false)
     }

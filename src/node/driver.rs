@@ -6,25 +6,23 @@
 //! It shares its thread with the connections to the other members (see [`super`]): what a peer sent is stepped, and
 //! what a peer is to get is written, without waking another thread. So between two batches it lets them have a turn.
 
-use super::alarms::{Alarms, error_of, log_refusal};
+use super::alarms::{Alarms, log_refusal};
 use super::checkpoints::{CheckpointPlan, CheckpointPolicy};
 use super::clock::ClockCell;
 use super::disk::{self, CheckpointThread, DiskJob, DiskStats};
 use super::quarantine;
-use super::view::{member, members_of};
-use super::watch::Watches;
+use super::view::members_of;
+use super::waiters::{ChangeReply, ReadReply, Waiter, Waiters, WriteReply};
+use super::watch::{News, Watches};
 use super::wire::Peers;
-use crate::http::backend::{Alarm, BackendError, ClockReading, Member, MembersError, Status, View, Written};
-use crate::replica::{
-    ChangeError, Effects, Input, LogPosition, MemberChange, MemberInfo, Replica, Reply, Roster, Standing,
-    Token,
-};
+use crate::http::backend::{Alarm, BackendError, Member, Status, View};
+use crate::replica::{Effects, Input, LogPosition, MemberChange, MemberInfo, Replica, Roster, Standing};
 use crate::storage::Checkpoints;
-use crate::store::{Action, ClusterTime, Command, Event, Outcome, StoreError};
+use crate::store::{Action, ClusterTime, Command};
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Sender, TrySendError};
 use raft::eraftpb::Message;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -42,10 +40,6 @@ const HELD_MAX: usize = 16_384;
 
 /// Inputs taken in before their effects are carried out.
 const GATHER_MAX: usize = 4_096;
-
-pub(super) type WriteReply = oneshot::Sender<Result<Written, BackendError>>;
-pub(super) type ChangeReply = oneshot::Sender<Result<Member, MembersError>>;
-pub(super) type ReadReply = oneshot::Sender<Result<Arc<View>, BackendError>>;
 
 /// What the driver takes in.
 pub(super) enum DriverInput {
@@ -88,23 +82,6 @@ impl From<String> for End {
     fn from(error: String) -> Self {
         Self::Fatal(error)
     }
-}
-
-enum Waiter {
-    Write(WriteReply),
-    Read(ReadReply),
-    Publish(oneshot::Sender<bool>),
-    Change(ChangeReply),
-}
-
-/// What was applied, for the thread that tells watchers.
-pub(super) struct News {
-    pub outcomes: Vec<Outcome>,
-    pub clock: ClockReading,
-    /// More has happened before these than is known here: watchers must look for themselves what they have missed.
-    pub gap: bool,
-    /// Nothing will come after these.
-    pub end: bool,
 }
 
 /// The member's status, and since when it has seen the present leader.
@@ -150,10 +127,9 @@ pub(super) struct Driver {
     replica: Replica,
     links: Links,
     settings: Settings,
-    waiters: HashMap<Token, Waiter>,
+    waiters: Waiters,
     /// What is to be sent once the log write of that number is on disk, by number.
     held: VecDeque<(u64, Vec<Message>)>,
-    next_token: u64,
     checkpoint: CheckpointPlan,
     checkpoint_thread: CheckpointThread,
     /// The members as they were last published and told to the transport.
@@ -172,9 +148,8 @@ impl Driver {
             replica,
             links,
             settings,
-            waiters: HashMap::new(),
+            waiters: Waiters::default(),
             held: VecDeque::new(),
-            next_token: 0,
             checkpoint,
             checkpoint_thread: CheckpointThread::default(),
             members_told: None,
@@ -194,9 +169,7 @@ impl Driver {
             Err(End::Fatal(error)) => return (Err(error), self.checkpoint_thread),
             Err(End::Diverged(at)) => at,
         };
-        for token in self.waiters.keys().copied().collect::<Vec<_>>() {
-            self.fail(token, BackendError::Corrupt);
-        }
+        self.waiters.fail_all(&BackendError::Corrupt);
         self.end_watches();
         let Links { inputs, alarms, keep_alarm, .. } = &mut self.links;
         let ended = quarantine::hold(inputs, alarms, keep_alarm, at).await;
@@ -259,19 +232,19 @@ impl Driver {
                 self.replica.step(now, input);
             }
             DriverInput::Write { command, reply } => {
-                let token = self.wait(Waiter::Write(reply));
+                let token = self.waiters.add(Waiter::Write(reply));
                 self.replica.step(now, Input::Write { token, command });
             }
             DriverInput::Read { reply } => {
-                let token = self.wait(Waiter::Read(reply));
+                let token = self.waiters.add(Waiter::Read(reply));
                 self.replica.step(now, Input::Read { token });
             }
             DriverInput::Publish { name, client_urls, reply } => {
-                let token = self.wait(Waiter::Publish(reply));
+                let token = self.waiters.add(Waiter::Publish(reply));
                 self.replica.step(now, Input::Publish { token, name, client_urls });
             }
             DriverInput::Change { change, reply } => {
-                let token = self.wait(Waiter::Change(reply));
+                let token = self.waiters.add(Waiter::Change(reply));
                 self.replica.step(now, Input::Change { token, change });
             }
             DriverInput::Checkpointed { upto } => {
@@ -299,13 +272,6 @@ impl Driver {
             let Some((_, messages)) = self.held.pop_front() else { return };
             self.links.peers.send_messages(messages);
         }
-    }
-
-    fn wait(&mut self, waiter: Waiter) -> Token {
-        let token = Token(self.next_token);
-        self.next_token += 1;
-        self.waiters.insert(token, waiter);
-        token
     }
 
     /// Carries out what the core wants, in its order; returns when it wants to be stepped again.
@@ -345,7 +311,7 @@ impl Driver {
             self.news_lost = matches!(self.links.news.try_send(news), Err(TrySendError::Full(_)));
         }
         for reply in effects.replies {
-            self.reply(reply);
+            self.waiters.answer(reply, &self.replica, &self.links.view);
         }
         for snapshot in effects.snapshots {
             tracing::info!(
@@ -428,38 +394,6 @@ impl Driver {
         self.links.status.store(Arc::new(KnownStatus { status, leader_since }));
     }
 
-    fn reply(&mut self, reply: Reply) {
-        // A waiter that has gone away (a client that hung up) is nobody to tell.
-        match reply {
-            Reply::Write { token, result } => {
-                if let Some(Waiter::Write(reply)) = self.waiters.remove(&token) {
-                    let _ = reply.send(self.written(result));
-                }
-            }
-            Reply::Read { token } => {
-                if let Some(Waiter::Read(reply)) = self.waiters.remove(&token) {
-                    let _ = reply.send(Ok(self.links.view.load_full()));
-                }
-            }
-            Reply::Published { token } => {
-                if let Some(Waiter::Publish(reply)) = self.waiters.remove(&token) {
-                    let _ = reply.send(true);
-                }
-            }
-            Reply::Changed { token, result } => {
-                if let Some(Waiter::Change(reply)) = self.waiters.remove(&token) {
-                    let _ = reply.send(self.changed(result));
-                }
-            }
-            Reply::Failed { token, reason } => self.fail(token, error_of(reason)),
-        }
-    }
-
-    fn changed(&self, result: Result<(u64, MemberInfo), ChangeError>) -> Result<Member, MembersError> {
-        let (id, info) = result?;
-        Ok(member(id, &info, self.replica.state().membership.learners.contains(&id)))
-    }
-
     /// Whoever waits for an event of a member that serves no more would wait for ever.
     fn end_watches(&self) {
         let news = News { outcomes: Vec::new(), clock: self.links.clock.read(), gap: false, end: true };
@@ -477,22 +411,6 @@ impl Driver {
              again, empty its data directory, add it with `etcdctl member add`, and start it with \
              -initial-cluster-state existing"
         );
-    }
-
-    fn written(&self, result: Result<Arc<Event>, StoreError>) -> Result<Written, BackendError> {
-        let raft_index = self.replica.state().applied.index;
-        let raft_term = self.replica.standing().term;
-        Ok(Written { event: result?, raft_index, raft_term })
-    }
-
-    fn fail(&mut self, token: Token, error: BackendError) {
-        match self.waiters.remove(&token) {
-            Some(Waiter::Write(reply)) => drop(reply.send(Err(error))),
-            Some(Waiter::Read(reply)) => drop(reply.send(Err(error))),
-            Some(Waiter::Publish(reply)) => drop(reply.send(false)),
-            Some(Waiter::Change(reply)) => drop(reply.send(Err(error.into()))),
-            None => {}
-        }
     }
 
     fn maybe_checkpoint(&mut self) {

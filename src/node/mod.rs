@@ -33,6 +33,7 @@ mod serve;
 mod space;
 mod traffic;
 mod view;
+mod waiters;
 mod watch;
 mod wire;
 

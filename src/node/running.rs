@@ -8,7 +8,7 @@ use super::clock::ClockCell;
 use super::config::{Config, HttpUrl};
 use super::core_thread::{CoreRuntime, adopt};
 use super::disk::{DiskStats, LogThread};
-use super::driver::{self, Driver, DriverInput, KnownStatus, Links, News, Settings};
+use super::driver::{self, Driver, DriverInput, KnownStatus, Links, Settings};
 use super::listen::listen;
 use super::space::{Space, SpaceWatch};
 use super::view::view_of;
@@ -21,7 +21,6 @@ use crate::replica::{Input, Replica, ReplicaConfig, Roster};
 use crate::storage::DataDir;
 use crate::transport::{PeerIdentity, Transport, TransportConfig};
 use arc_swap::ArcSwap;
-use crossbeam_channel::Receiver;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -138,8 +137,7 @@ impl Node {
             let _ = stop.wait_for(|stop| *stop).await;
         };
         http.spawn(http::serve(client_listeners, handle.clone(), serve_config, shutdown));
-        http.spawn(publish(
-            handle.clone(),
+        http.spawn(handle.clone().keep_publishing(
             config.name.clone(),
             urls(&config.advertise_client_urls),
             stopped,
@@ -252,19 +250,6 @@ impl Drop for Node {
 
 fn urls(urls: &[HttpUrl]) -> Vec<String> {
     urls.iter().map(ToString::to_string).collect()
-}
-
-/// Makes the member known to the cluster, until that is applied.
-async fn publish(handle: Handle, name: String, client_urls: Vec<String>, mut stopped: watch::Receiver<bool>) {
-    let published = async {
-        while !handle.publish(name.clone(), client_urls.clone()).await {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::select! {
-        () = published => {}
-        _ = stopped.wait_for(|stop| *stop) => {}
-    }
 }
 
 /// A member without its sockets: its threads and the ways to them.
@@ -394,7 +379,7 @@ impl Parts {
         let threads = vec![
             spawn("log", move || log_thread.run())?,
             spawn("space", move || space_watch.run())?,
-            spawn("watches", move || tell(&news_out, &teller))?,
+            spawn("watches", move || teller.run(&news_out))?,
             spawn("core", move || runtime.run(driver, &ended_in, lingers))?,
         ];
         let shared = Shared {
@@ -423,20 +408,6 @@ impl Parts {
             threads,
         })
     }
-}
-
-/// Tells watchers what was applied, until the driver is gone; then their watches end.
-fn tell(news: &Receiver<News>, watches: &Watches) {
-    while let Ok(News { outcomes, clock, gap, end }) = news.recv() {
-        if gap {
-            watches.interrupt();
-        }
-        watches.deliver(&outcomes, clock);
-        if end {
-            break;
-        }
-    }
-    watches.close();
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
