@@ -25,14 +25,7 @@ pub fn alone(seed: u64, stride: u64) -> u64 {
         while !is_off(&cluster, 0) && cluster.members[0].runs() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
-        // Half of them are killed there, and the power goes later: what they found then was never synced by anybody.
-        if rng.random_range(0..2) == 0 {
-            cluster.members[0].kill();
-            cluster.members[0].mount.power_is_back();
-            cluster.members[0].start();
-            cluster.wait_healthy();
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        maybe_kill_first(&mut cluster, 0, &mut rng);
         let fate = cluster.cut(&[0], &mut rng);
         cluster.members[0].start();
         cluster.wait_healthy();
@@ -70,6 +63,7 @@ pub fn install(seed: u64, stride: u64) -> u64 {
             std::thread::sleep(Duration::from_millis(2));
         }
         whole += u64::from(!is_off(&cluster, 2));
+        maybe_kill_first(&mut cluster, 2, &mut rng);
         let fate = cluster.cut(&[2], &mut rng);
         cluster.members[2].start();
         cluster.wait_healthy();
@@ -85,6 +79,18 @@ pub fn install(seed: u64, stride: u64) -> u64 {
     assert!(!log_of(&cluster, 2).contains("panicked"));
     cluster.discard();
     points
+}
+
+/// Half of them are killed at that operation, start again, and lose power later: what they found when they started
+/// was then never synced by anybody, unless they did it.
+fn maybe_kill_first(cluster: &mut Cluster, at: usize, rng: &mut ChaCha8Rng) {
+    if rng.random_range(0..2) == 0 {
+        cluster.members[at].kill();
+        cluster.members[at].mount.power_is_back();
+        cluster.members[at].start();
+        cluster.wait_healthy();
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn is_off(cluster: &Cluster, at: usize) -> bool {
