@@ -137,6 +137,16 @@ pub(crate) fn refuse<W>(refusal: Refusal, method: &Method) -> Answer<W> {
     }
 }
 
+/// The answer to a head that is none; it says no more than the status if there is no text.
+pub(crate) fn refused_head<W>(status: StatusCode, body: &'static str) -> Answer<W> {
+    if !body.is_empty() {
+        return text(status, body);
+    }
+    let mut answer = Response::new(Kind::Full(Bytes::new()));
+    *answer.status_mut() = status;
+    answer
+}
+
 /// 405 without saying what is allowed.
 pub(crate) fn not_allowed<W>() -> Answer<W> {
     plain_error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n")

@@ -28,6 +28,7 @@ mod discovery;
 mod event_stream;
 mod extensions;
 mod form;
+mod head;
 mod json;
 mod keys;
 mod listing;
@@ -104,6 +105,9 @@ impl<B: Backend> App<B> {
 
     /// Answers one request.
     async fn answer(&self, request: Request<Incoming>) -> Answer<B::Watch> {
+        if let Err((status, text)) = head::check(request.version(), request.method(), request.headers()) {
+            return answer::closing(answer::refused_head(status, text));
+        }
         let origin = self.allowed_origin(request.headers());
         let asks_for_last_event_id = asks_for_last_event_id(request.headers());
         let uri = request.uri();

@@ -172,11 +172,16 @@ async fn connection<B: Backend>(
     let service = service_fn(move |request| {
         let turn = phase.turn();
         let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(app.answer(request).await.map(|body| AnswerBody::new(body, turn))) }
+        // Boxed, so that its room is given back while the answer is waited for or the connection is idle: hyper keeps that
+        // of the future itself for as long as the connection lasts.
+        Box::pin(async move {
+            Ok::<_, Infallible>(app.answer(request).await.map(|body| AnswerBody::new(body, turn)))
+        })
     });
     let serving = http1::Builder::new()
         .header_read_timeout(None) // the stream has a closer eye on it
         .max_buf_size(HEAD_BYTES_MAX)
+        .writev(false) // head and body of a small answer leave in one buffer
         .title_case_headers(true) // scripts look for "X-Etcd-Index"
         .serve_connection(TokioIo::new(stream), service);
     let mut serving = pin!(serving);

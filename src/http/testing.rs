@@ -6,8 +6,10 @@ use super::backend::{
 };
 use crate::replica::{ChangeError, MemberChange};
 use crate::store::{
-    ClusterTime, Command, ErrorCode, HistoryLimits, Outcome, Store, StoreError, WatcherHub, WatcherId,
+    ClusterTime, Command, ErrorCode, Event, HistoryLimits, Outcome, Store, StoreError, WatcherHub, WatcherId,
 };
+use bytes::Bytes;
+use hyper::Method;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -45,6 +47,24 @@ struct State {
 struct Watcher {
     since: u64,
     queue: mpsc::UnboundedSender<WatchItem>,
+}
+
+/// The answer that an event makes, at a fixed time: for benchmarks.
+#[must_use]
+pub fn render(event: &Event) -> Bytes {
+    let clock = ClockReading { cluster: event.time, wall: SystemTime::UNIX_EPOCH };
+    super::render::event(event, &clock, false)
+}
+
+/// Takes a PUT of a form apart; whether it is a good one. For benchmarks.
+#[must_use]
+pub fn parse_put(path: &str, form: &Bytes) -> bool {
+    match super::route::route(&Method::PUT, path, None) {
+        Ok(super::route::Route::Keys(key)) => {
+            super::params::parse(super::params::KeysMethod::Put, key, "", form).is_ok()
+        }
+        _ => false,
+    }
 }
 
 impl SingleMember {

@@ -7,7 +7,6 @@
 use super::driver::DriverInput;
 use crate::replica::{Input, LogPosition, LogWrite, State};
 use crate::storage::{Checkpoints, Log, StorageError};
-use crossbeam_channel::Receiver;
 use raft::eraftpb::{Entry, HardState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,15 +38,15 @@ const GATHER_MAX: usize = 256;
 pub(super) struct LogThread {
     pub log: Log,
     pub checkpoints: Arc<Checkpoints>,
-    pub jobs: Receiver<DiskJob>,
+    pub jobs: mpsc::UnboundedReceiver<DiskJob>,
     pub driver: mpsc::Sender<DriverInput>,
     pub stats: Arc<DiskStats>,
 }
 
 impl LogThread {
     /// Works until the driver is gone, or until something cannot be written.
-    pub(super) fn run(self) {
-        while let Ok(first) = self.jobs.recv() {
+    pub(super) fn run(mut self) {
+        while let Some(first) = self.jobs.blocking_recv() {
             if let Err(error) = self.work(first) {
                 // The driver may be gone already: then nobody needs to know.
                 let _ = self.driver.blocking_send(DriverInput::Fatal(error.to_string()));
@@ -56,7 +55,7 @@ impl LogThread {
         }
     }
 
-    fn work(&self, first: DiskJob) -> Result<(), StorageError> {
+    fn work(&mut self, first: DiskJob) -> Result<(), StorageError> {
         let mut gathered = Gathered::default();
         let mut next = Some(first);
         while let Some(job) = next.take() {

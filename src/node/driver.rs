@@ -96,7 +96,7 @@ pub(super) struct KnownStatus {
 pub(super) struct Links {
     pub inputs: mpsc::Receiver<DriverInput>,
     pub inputs_back: mpsc::Sender<DriverInput>,
-    pub disk: Sender<DiskJob>,
+    pub disk: mpsc::UnboundedSender<DiskJob>,
     pub news: Sender<News>,
     pub watches: Arc<Watches>,
     pub peers: Peers,

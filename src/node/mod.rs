@@ -18,6 +18,7 @@ mod bootstrap;
 mod checkpoints;
 mod clock;
 pub mod config;
+mod core_thread;
 mod disk;
 mod driver;
 mod force;

@@ -5,6 +5,7 @@ use super::bootstrap;
 use super::checkpoints::CheckpointPolicy;
 use super::clock::ClockCell;
 use super::config::{Config, HttpUrl};
+use super::core_thread::{CoreRuntime, adopt};
 use super::disk::{DiskStats, LogThread};
 use super::driver::{self, Driver, DriverInput, KnownStatus, Links, News, Settings};
 use super::listen::listen;
@@ -23,8 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
-use tokio::runtime::{self, Runtime};
+use tokio::runtime::Handle as RuntimeHandle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -274,7 +274,7 @@ struct Parts {
     handle: Handle,
     driver: mpsc::Sender<DriverInput>,
     /// The runtime of the driver's thread.
-    core: runtime::Handle,
+    core: RuntimeHandle,
     linger: oneshot::Sender<()>,
     roster: Arc<ArcSwap<Roster>>,
     peers: Peers,
@@ -326,7 +326,7 @@ impl Parts {
         let watches = Watches::new(Arc::clone(&view));
         let peers = Peers::default();
         let (driver_in, driver_out) = mpsc::channel(driver::QUEUE_MAX);
-        let (disk_in, disk_out) = crossbeam_channel::unbounded();
+        let (disk_in, disk_out) = mpsc::unbounded_channel();
         let (news_in, news_out) = crossbeam_channel::unbounded();
         let (ended_in, ended) = watch::channel(None);
         let checkpoints = Arc::new(storage.checkpoints);
@@ -367,15 +367,13 @@ impl Parts {
         };
         let settings = Settings { tick: config.heartbeat_interval, checkpoints };
         let driver = Driver::new(replica, links, settings);
-        let runtime =
-            runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
-        let core = runtime.handle().clone();
+        let (runtime, core) = CoreRuntime::new().map_err(StartError::Thread)?;
         let (linger, lingers) = oneshot::channel();
         let teller = Arc::clone(&watches);
         let threads = vec![
             spawn("log", move || log_thread.run())?,
             spawn("watches", move || tell(&news_out, &teller))?,
-            spawn("core", move || run_core(&runtime, driver, &ended_in, lingers))?,
+            spawn("core", move || runtime.run(driver, &ended_in, lingers))?,
         ];
         let shared = Shared {
             driver: driver_in.clone(),
@@ -402,26 +400,6 @@ impl Parts {
             threads,
         })
     }
-}
-
-/// Runs the core and, on the same thread, the connections to the other members, until both have ended.
-fn run_core(
-    runtime: &Runtime,
-    driver: Driver,
-    ended: &watch::Sender<Option<Result<(), String>>>,
-    lingers: oneshot::Receiver<()>,
-) {
-    let (result, checkpoint) = runtime.block_on(driver.run());
-    ended.send_replace(Some(result));
-    // What is still to be said to the peers goes out; its own end is the only thing that comes on this channel.
-    let _ = runtime.block_on(lingers);
-    // The directory may be opened again once this thread has ended.
-    drop(checkpoint);
-}
-
-/// Makes listeners those of the runtime that is entered.
-fn adopt(listeners: Vec<TcpListener>) -> std::io::Result<Vec<TcpListener>> {
-    listeners.into_iter().map(|listener| TcpListener::from_std(listener.into_std()?)).collect()
 }
 
 /// Tells watchers what was applied, until the driver is gone; then their watches end.

@@ -24,6 +24,8 @@ mod effects;
 mod elections;
 mod log;
 mod membership;
+#[cfg(test)]
+mod membership_tests;
 mod peers;
 mod pending;
 mod reads;

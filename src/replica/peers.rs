@@ -27,8 +27,12 @@ impl Replica {
             {
                 continue;
             }
+            let only_news = self.only_announces_a_commit(&message);
             // An error is a message that does not concern this member any more.
             let _ = self.raw.step(message);
+            if only_news {
+                self.keep_acknowledgement_back();
+            }
         }
         self.note_standing(now);
         if self.standing.leads {
@@ -38,6 +42,27 @@ impl Replica {
         }
         if let Some(beacon) = beacon {
             self.hear_beacon(now, from, beacon);
+        }
+    }
+
+    /// Whether an append says nothing but how far the log is committed, and that is news. What this member has of the log
+    /// was or will be acknowledged without it.
+    fn only_announces_a_commit(&self, message: &Message) -> bool {
+        let log = &self.raw.raft.raft_log;
+        message.get_msg_type() == MessageType::MsgAppend
+            && message.entries.is_empty()
+            && message.term == self.raw.raft.term
+            && message.index == log.last_index()
+            && message.commit > log.committed
+    }
+
+    /// Takes back raft's answer to such an append. It tells the leader nothing, and there would be one from each follower
+    /// for each round. An acknowledgement that was lost is not missed for that: the leader asks again after a heartbeat,
+    /// with an append that announces nothing.
+    fn keep_acknowledgement_back(&mut self) {
+        let answer = self.raw.raft.msgs.last();
+        if answer.is_some_and(|m| m.get_msg_type() == MessageType::MsgAppendResponse && !m.reject) {
+            self.raw.raft.msgs.pop();
         }
     }
 

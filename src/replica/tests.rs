@@ -165,3 +165,31 @@ fn a_state_that_differs_from_the_leaders_at_the_same_position_is_noticed() {
     assert_eq!(hear(2, beacon(2, digest ^ 1)), None, "the leader is elsewhere in the log");
     assert_eq!(hear(3, beacon(1, digest ^ 1)), None, "not the leader");
 }
+
+/// Kinds of the messages that are to be sent, at once or after a write.
+fn sent(effects: &Effects) -> Vec<MessageType> {
+    let now = effects.send.iter().flat_map(|(_, outgoing)| &outgoing.messages);
+    let later = effects.writes.iter().flat_map(|write| &write.then_send);
+    now.chain(later).map(Message::get_msg_type).collect()
+}
+
+#[test]
+fn an_append_that_only_announces_a_commit_is_not_answered_but_one_that_asks_is() {
+    let mut replica = member();
+    let append = |index, commit, entries: Vec<Entry>| {
+        let mut append = message(MessageType::MsgAppend, 2, 2);
+        (append.index, append.log_term, append.commit) = (index, index, commit);
+        append.set_entries(entries.into());
+        append
+    };
+    frame(&mut replica, append(1, 1, vec![Entry { index: 2, term: 2, ..Entry::default() }]));
+    let effects = replica.flush(MS).unwrap();
+    assert_eq!(sent(&effects), [MessageType::MsgAppendResponse]);
+    let number = effects.writes[0].number;
+    replica.step(MS, Input::Persisted { number });
+    frame(&mut replica, append(2, 2, vec![]));
+    let effects = replica.flush(MS).unwrap();
+    assert_eq!((sent(&effects), replica.state().applied.index), (vec![], 2));
+    frame(&mut replica, append(2, 2, vec![]));
+    assert_eq!(sent(&replica.flush(MS).unwrap()), [MessageType::MsgAppendResponse]);
+}
