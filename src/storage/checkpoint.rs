@@ -48,6 +48,8 @@ impl Checkpoints {
     /// Opens the checkpoints in `dir`, and removes what a crash left unfinished.
     pub fn open(dir: &Path) -> Result<Checkpoints, StorageError> {
         files::make_dir(dir)?;
+        // A process that was killed may have renamed one and not synced that; the log is cut by what is here.
+        files::sync_dir(dir)?;
         let names = files::names(dir)?;
         for name in names.iter().filter(|name| name.ends_with(UNFINISHED)) {
             files::remove_any(&dir.join(name))?;

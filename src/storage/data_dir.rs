@@ -38,7 +38,10 @@ impl DataDir {
                     "it is a file, and the data directory must be a directory; name another path".to_owned();
                 return Err(StorageError::Foreign { path: path.to_path_buf(), what });
             }
-            Ok(_) => refuse_foreign(path)?,
+            Ok(_) => {
+                refuse_foreign(path)?;
+                files::make_dir(path)?;
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => make_or_tell(path)?,
             Err(e) => return Err(StorageError::io("looking at", path, e)),
         }

@@ -73,9 +73,21 @@ pub(crate) fn sync_parent(path: &Path) -> Result<(), StorageError> {
 /// Makes a directory (0700) with its parents, durably; no error if it is there.
 pub(crate) fn make_dir(path: &Path) -> Result<(), StorageError> {
     if path.is_dir() {
-        return Ok(());
+        // Whoever made it may have been killed before its name was on disk.
+        return match sync_parent(path) {
+            // A directory above that is not ours to read: it was made with the machine.
+            Err(StorageError::Permission { .. }) => Ok(()),
+            synced => synced,
+        };
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(path).doing("creating", path)?;
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
+        make_dir(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        // Another process was quicker; the lock will tell which of them goes on.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        created => created.doing("creating", path)?,
+    }
     sync_parent(path)
 }
 

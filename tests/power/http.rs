@@ -76,9 +76,11 @@ impl Connection {
             fill(stream, &mut bytes)?;
         };
         let head = String::from_utf8_lossy(&bytes[..body]).to_ascii_lowercase();
-        let status = head.get(9..12)?.parse().ok()?;
+        let status: u16 = head.get(9..12)?.parse().ok()?;
         let len = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-        let text = if let Some(len) = len {
+        let text = if status == 204 {
+            Vec::new()
+        } else if let Some(len) = len {
             let len: usize = len.trim().parse().ok()?;
             while bytes.len() < body + len {
                 fill(stream, &mut bytes)?;

@@ -78,8 +78,17 @@ fn work(
         if at % THREADS != part {
             continue;
         }
-        let last = disk.pending().saturating_sub(1);
-        for fate in [Fate::Lost, Fate::Kept, Fate::Prefix(last), Fate::Scattered] {
+        // What is left out is as it was an operation ago.
+        let torn = Fate::Prefix(disk.pending().saturating_sub(1));
+        let fates: &[Fate] = match op {
+            Op::Mark(_) => &[Fate::Lost],
+            Op::Sync { .. } => &[Fate::Lost, Fate::Scattered],
+            Op::Write { .. } => &[Fate::Kept, torn, Fate::Scattered],
+            Op::Create { .. } | Op::Remove { .. } | Op::Rename { .. } | Op::Resize { .. } => {
+                &[Fate::Kept, Fate::Scattered]
+            }
+        };
+        for &fate in fates {
             let mut rng = ChaCha8Rng::seed_from_u64(at as u64);
             let mut crashed = disk.clone();
             crashed.cut(fate, &mut rng);

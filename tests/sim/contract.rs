@@ -384,5 +384,5 @@ fn contract_of_the_simulated_disk() {
 
 #[test]
 fn contract_of_the_real_disk() {
-    keeps_the_contract::<Real>(0..6, 60);
+    keeps_the_contract::<Real>(0..4, 60);
 }
