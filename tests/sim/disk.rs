@@ -68,8 +68,15 @@ impl Disk {
         }
     }
 
-    pub fn heal(&mut self) {
+    /// No more trouble, and what waits for a slow disk is done soon.
+    pub fn heal(&mut self, now: u64) {
         (self.slow_until, self.failing, self.full_until) = (0, false, 0);
+        for (due, _) in &mut self.queue {
+            *due = (*due).min(now + 10);
+        }
+        if let Some((due, _)) = &mut self.checkpointing {
+            *due = (*due).min(now + 10);
+        }
     }
 
     /// The next sync is due; whether it works.

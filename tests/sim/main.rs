@@ -76,7 +76,10 @@ fn faults_lose_nothing_and_a_healed_cluster_converges() {
     let began = std::time::Instant::now();
     for_each(from..from + seeds, |seed| match catch_unwind(|| run(seed, Options::from_seed(seed))) {
         Ok((_, covered)) => coverage.lock().unwrap().add(&covered),
-        Err(_) => failed.lock().unwrap().push(seed),
+        Err(_) => {
+            println!("seed {seed} failed");
+            failed.lock().unwrap().push(seed);
+        }
     });
     let (failed, coverage) = (failed.into_inner().unwrap(), coverage.into_inner().unwrap());
     println!("{seeds} seeds in {:?}:\n{coverage}", began.elapsed());

@@ -98,7 +98,7 @@ impl World {
         member.down_until = 0;
         member.crash_at = None;
         member.clock.go_on(self.now);
-        member.disk.heal();
+        member.disk.heal(self.now);
     }
 
     /// Ten elections, and what may be under way when the faults end: a sync of a slow disk, a request that waits.
