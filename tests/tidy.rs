@@ -11,7 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("replica", &["proto", "store"]),
     ("storage", &["proto", "replica"]),
     ("transport", &["proto"]),
-    ("http", &["store"]),
+    ("http", &["replica", "store"]),
     ("discovery", &[]),
     ("client", &[]),
     ("ctl", &["client"]),

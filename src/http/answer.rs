@@ -60,6 +60,13 @@ pub(crate) fn keys<W>(status: StatusCode, position: Position, body: Kind<W>) -> 
     answer
 }
 
+/// A status without a body.
+pub(crate) fn empty<W>(status: StatusCode) -> Answer<W> {
+    let mut answer = Response::new(Kind::Full(Bytes::new()));
+    *answer.status_mut() = status;
+    answer
+}
+
 /// An error of the keys API.
 pub(crate) fn error<W>(error: &StoreError) -> Answer<W> {
     error_with(render::status(error.code), error)
@@ -79,6 +86,7 @@ pub(crate) fn backend_error<W>(failure: &BackendError) -> Answer<W> {
     match failure {
         BackendError::Store(refusal) => error(refusal),
         BackendError::Timeout | BackendError::NoLeader | BackendError::Stopped => error(&internal()),
+        BackendError::Removed => error_with(StatusCode::SERVICE_UNAVAILABLE, &internal()),
         BackendError::Overloaded => {
             let mut answer = error_with(StatusCode::SERVICE_UNAVAILABLE, &internal());
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));

@@ -1,5 +1,6 @@
 //! What the HTTP layer needs of a member. `node` implements it; tests of this layer bring a small one of their own.
 
+use crate::replica::{ChangeError, MemberChange};
 use crate::store::{ClusterTime, Command, Event, Key, Store, StoreError};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -73,6 +74,20 @@ pub enum BackendError {
     /// More requests wait than the member takes. The write was not applied.
     #[error("etcdserver: too many requests")]
     Overloaded,
+    /// The member was removed from its cluster. A write may still be applied.
+    #[error("etcdserver: the member has been permanently removed from the cluster")]
+    Removed,
+}
+
+/// Why the membership was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MembersError {
+    /// The cluster refused it.
+    #[error(transparent)]
+    Refused(#[from] ChangeError),
+    /// The member could not get it done.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
 }
 
 /// Which state a read may be answered from.
@@ -159,6 +174,17 @@ pub trait Backend: Clone + Send + Sync + 'static {
     type Watch: Watch;
     /// Replicates one command and answers when it is applied on this member.
     fn write(&self, command: Command) -> impl Future<Output = Result<Written, BackendError>> + Send;
+    /// Changes the membership and answers when that is applied on this member.
+    fn change_members(
+        &self,
+        change: MemberChange,
+    ) -> impl Future<Output = Result<Member, MembersError>> + Send;
+    /// The id of a member that is added now with these peer URLs.
+    fn new_member_id(&self, peer_urls: &[String]) -> u64;
+    /// Why this member serves nobody, if so: it answers nothing about keys then, not even from its own state.
+    fn refuses(&self) -> Option<BackendError> {
+        None
+    }
     /// A state to answer a read from.
     fn read(&self, consistency: Consistency) -> impl Future<Output = Result<Arc<View>, BackendError>> + Send;
     /// The member's own state, at once.

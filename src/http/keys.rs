@@ -93,6 +93,9 @@ fn body_error<B: Backend>(app: &App<B>, error: BodyError) -> Answer<B::Watch> {
 }
 
 async fn perform<B: Backend>(app: &App<B>, request: KeysRequest) -> Answer<B::Watch> {
+    if let Some(error) = app.backend.refuses() {
+        return answer::backend_error(&error);
+    }
     match request {
         KeysRequest::Read { key, recursive, consistency } => get(app, &key, recursive, consistency).await,
         KeysRequest::Wait(request) => wait(app, request),

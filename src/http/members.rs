@@ -1,26 +1,54 @@
 //! `/v2/members` and `/v2/machines`.
 //!
-//! Reading only: membership is not changed through this API yet, and requests to do so are told that with 501.
+//! Answers as etcd 3.4's, with these differences: a member that is added joins without a vote and gets it when it has
+//! caught up; `"standby": true` in the body of a `POST` leaves it without, until `POST /v2/members/<id>/promote`; members
+//! without a vote are listed with `"isLearner": true`; and where etcd answers a change that it refuses, or that found no
+//! quorum, with a bare 500, the reason is given.
 
 use super::App;
 use super::answer::{self, Answer};
-use super::backend::{Backend, Member};
+use super::backend::{Backend, BackendError, Member, MembersError};
+use super::body::{self, BodyError};
 use super::route::MembersRoute;
 use super::{json, render};
-use bytes::{BufMut, BytesMut};
-use hyper::StatusCode;
+use crate::replica::{ChangeError, MemberChange};
+use bytes::{BufMut, Bytes, BytesMut};
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Method, Request, StatusCode};
+use serde::Deserialize;
+
+/// The largest body that is read; a member has a handful of URLs.
+const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// More URLs than this are not taken, nor longer ones.
+const URLS_MAX: usize = 16;
+const URL_BYTES_MAX: usize = 1024;
+
+/// What a change is asked with.
+#[derive(Debug, Default, Deserialize)]
+struct Wanted {
+    #[serde(rename = "peerURLs", default)]
+    peer_urls: Option<Vec<String>>,
+    #[serde(default)]
+    standby: bool,
+}
+
+/// Why a change is not even tried.
+struct Refusal(StatusCode, String);
 
 /// Answers what is asked about members.
-pub(crate) fn handle<B: Backend>(app: &App<B>, route: MembersRoute) -> Answer<B::Watch> {
+pub(crate) async fn handle<B: Backend>(
+    app: &App<B>,
+    route: MembersRoute,
+    request: Request<Incoming>,
+) -> Answer<B::Watch> {
     let mut answer = match route {
         MembersRoute::List => list(app),
         MembersRoute::Leader => leader(app),
-        MembersRoute::Unknown => answer::json(StatusCode::NOT_FOUND, render::message("Not found")),
+        MembersRoute::Unknown => message(StatusCode::NOT_FOUND, "Not found"),
         MembersRoute::ChangeAll => answer::not_allowed(),
-        MembersRoute::Change => {
-            let text = "changing the cluster's membership is not supported yet";
-            answer::closing(answer::json(StatusCode::NOT_IMPLEMENTED, render::message(text)))
-        }
+        MembersRoute::Change => change(app, request).await,
     };
     if let Some(id) = app.cluster_id() {
         answer.headers_mut().insert(answer::CLUSTER_ID, id);
@@ -35,6 +63,10 @@ pub(crate) fn machines<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
         view.members.values().flat_map(|member| &member.client_urls).map(String::as_str).collect();
     urls.sort_unstable();
     answer::text(StatusCode::OK, urls.join(", "))
+}
+
+fn message<W>(status: StatusCode, text: &str) -> Answer<W> {
+    answer::json(status, render::message(text))
 }
 
 fn list<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
@@ -52,14 +84,16 @@ fn list<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
 
 fn leader<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
     match app.backend.view().members.get(&app.backend.status().leader) {
-        Some(member) => {
-            let mut out = BytesMut::new();
-            put(&mut out, member);
-            out.put_u8(b'\n');
-            answer::json(StatusCode::OK, out.freeze())
-        }
-        None => answer::json(StatusCode::SERVICE_UNAVAILABLE, render::message("During election")),
+        Some(member) => one(StatusCode::OK, member),
+        None => message(StatusCode::SERVICE_UNAVAILABLE, "During election"),
     }
+}
+
+fn one<W>(status: StatusCode, member: &Member) -> Answer<W> {
+    let mut out = BytesMut::new();
+    put(&mut out, member);
+    out.put_u8(b'\n');
+    answer::json(status, out.freeze())
 }
 
 fn put(out: &mut BytesMut, member: &Member) {
@@ -71,5 +105,170 @@ fn put(out: &mut BytesMut, member: &Member) {
     json::strings(out, &member.peer_urls);
     out.put_slice(b",\"clientURLs\":");
     json::strings(out, &member.client_urls);
+    if member.learner {
+        out.put_slice(b",\"isLearner\":true");
+    }
     out.put_u8(b'}');
+}
+
+async fn change<B: Backend>(app: &App<B>, request: Request<Incoming>) -> Answer<B::Watch> {
+    let method = request.method().clone();
+    let path = request.uri().path();
+    let id_text = path.strip_prefix("/v2/members").unwrap_or_default().trim_matches('/').to_owned();
+    let change = match read(app, &method, &id_text, request).await {
+        Ok(Wanted { peer_urls, standby }) => change_of(app, &method, &id_text, peer_urls, standby),
+        Err(refusal) => Err(refusal),
+    };
+    let change = match change {
+        Ok(change) => change,
+        Err(Refusal(status, text)) => return answer::closing(message(status, &text)),
+    };
+    match app.backend.change_members(change).await {
+        Ok(member) if method == Method::POST && id_text.is_empty() => one(StatusCode::CREATED, &member),
+        Ok(_) => answer::empty(StatusCode::NO_CONTENT),
+        Err(error) => refused(&error, &method, &id_text),
+    }
+}
+
+/// Reads the body of what has one, as etcd does: its type first.
+async fn read<B: Backend>(
+    app: &App<B>,
+    method: &Method,
+    id: &str,
+    request: Request<Incoming>,
+) -> Result<Wanted, Refusal> {
+    let has_body = *method == Method::PUT || (*method == Method::POST && id.is_empty());
+    if !has_body {
+        return Ok(Wanted::default());
+    }
+    let content_type = request.headers().get(CONTENT_TYPE).map(|v| String::from_utf8_lossy(v.as_bytes()));
+    let content_type = content_type.unwrap_or_default().into_owned();
+    if content_type.split(';').next().unwrap_or_default().trim() != "application/json" {
+        let text = format!("Bad Content-Type {content_type}, accept application/json");
+        return Err(Refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+    }
+    let body = body::read(request.into_body(), BODY_BYTES_MAX, app.config.body_timeout).await;
+    let body: Bytes = body.map_err(|error| match error {
+        BodyError::TooLarge => {
+            let text = format!("the request body is larger than {BODY_BYTES_MAX} bytes");
+            Refusal(StatusCode::PAYLOAD_TOO_LARGE, text)
+        }
+        BodyError::TooSlow => {
+            let text = "the request body was not complete in time";
+            Refusal(StatusCode::REQUEST_TIMEOUT, text.to_owned())
+        }
+        BodyError::Broken => Refusal(StatusCode::BAD_REQUEST, "the request body is broken".to_owned()),
+    })?;
+    serde_json::from_slice(&body).map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+fn change_of<B: Backend>(
+    app: &App<B>,
+    method: &Method,
+    id_text: &str,
+    peer_urls: Option<Vec<String>>,
+    standby: bool,
+) -> Result<MemberChange, Refusal> {
+    if *method == Method::POST && id_text.is_empty() {
+        let peer_urls = check_urls(peer_urls)?;
+        return Ok(MemberChange::Add { id: app.backend.new_member_id(&peer_urls), peer_urls, standby });
+    }
+    let (id_text, promote) = match id_text.strip_suffix("/promote").filter(|_| *method == Method::POST) {
+        Some(id) => (id, true),
+        None => (id_text, false),
+    };
+    let id = u64::from_str_radix(id_text, 16).ok().filter(|_| !id_text.starts_with('+'));
+    let id = id.ok_or_else(|| Refusal(StatusCode::NOT_FOUND, format!("No such member: {id_text}")))?;
+    match *method {
+        Method::DELETE => Ok(MemberChange::Remove { id }),
+        Method::PUT => Ok(MemberChange::Update { id, peer_urls: check_urls(peer_urls)? }),
+        _ if promote => Ok(MemberChange::Promote { id }),
+        _ => Err(Refusal(StatusCode::NOT_FOUND, "404 page not found".to_owned())),
+    }
+}
+
+/// As etcd checks them: sorted, each `http(s)://host:port` and nothing else.
+fn check_urls(urls: Option<Vec<String>>) -> Result<Vec<String>, Refusal> {
+    let bad = |text: String| Err(Refusal(StatusCode::BAD_REQUEST, text));
+    let mut urls = urls.unwrap_or_default();
+    if urls.is_empty() {
+        return bad("no valid URLs given".to_owned());
+    }
+    if urls.len() > URLS_MAX || urls.iter().any(|url| url.len() > URL_BYTES_MAX) {
+        return bad(format!("more than {URLS_MAX} URLs, or one of more than {URL_BYTES_MAX} bytes"));
+    }
+    for url in &mut urls {
+        let trimmed = url.trim().trim_end_matches('/').to_owned();
+        let Some((scheme, authority)) = trimmed.split_once("://") else {
+            return bad(format!("URL scheme must be http or https: {url}"));
+        };
+        if scheme != "http" && scheme != "https" {
+            return bad(format!("URL scheme must be http or https: {url}"));
+        }
+        if authority.contains('/') {
+            return bad(format!("URL must not contain a path: {url}"));
+        }
+        let port = authority.rsplit_once(':').and_then(|(host, port)| {
+            port.parse::<u16>().ok().filter(|port| *port > 0 && !host.is_empty() && !host.contains('@'))
+        });
+        if port.is_none() || authority.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return bad(format!("URL address does not have the form \"host:port\": {url}"));
+        }
+        *url = trimmed;
+    }
+    urls.sort_unstable();
+    urls.dedup();
+    Ok(urls)
+}
+
+fn refused<W>(error: &MembersError, method: &Method, id: &str) -> Answer<W> {
+    let id = id.trim_end_matches("/promote");
+    let (status, text) = match error {
+        MembersError::Refused(reason) => match reason {
+            ChangeError::NotFound => (StatusCode::NOT_FOUND, format!("No such member: {id}")),
+            ChangeError::Removed if *method == Method::DELETE => {
+                (StatusCode::GONE, format!("Member permanently removed: {id}"))
+            }
+            ChangeError::Removed => (StatusCode::GONE, reason.to_string()),
+            ChangeError::IdExists
+            | ChangeError::UrlExists
+            | ChangeError::TooMany
+            | ChangeError::NoQuorum { .. }
+            | ChangeError::LastVoter => (StatusCode::CONFLICT, reason.to_string()),
+        },
+        MembersError::Backend(BackendError::Overloaded | BackendError::Removed) => {
+            (StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+        }
+        MembersError::Backend(_) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    };
+    message(status, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_checked_as_etcd_does() {
+        let table: [(&[&str], Result<&[&str], &str>); 9] = [
+            (&["http://b:2", "http://a:1/"], Ok(&["http://a:1", "http://b:2"])),
+            (&["https://[::1]:7001"], Ok(&["https://[::1]:7001"])),
+            (&[], Err("no valid URLs given")),
+            (&["ftp://h:1"], Err("URL scheme must be http or https: ftp://h:1")),
+            (&["h:1"], Err("URL scheme must be http or https: h:1")),
+            (&["http://h"], Err("URL address does not have the form \"host:port\": http://h")),
+            (&["http://:1"], Err("URL address does not have the form \"host:port\": http://:1")),
+            (&["http://h:0"], Err("URL address does not have the form \"host:port\": http://h:0")),
+            (&["http://h:1/x"], Err("URL must not contain a path: http://h:1/x")),
+        ];
+        for (urls, expected) in table {
+            let given = urls.iter().map(ToString::to_string).collect();
+            let checked = check_urls(Some(given)).map_err(|Refusal(_, text)| text);
+            match expected {
+                Ok(expected) => assert_eq!(checked.unwrap(), expected),
+                Err(text) => assert_eq!(checked.unwrap_err(), text),
+            }
+        }
+        assert!(check_urls(Some(vec!["http://h:1".to_owned(); URLS_MAX + 1])).is_err());
+    }
 }

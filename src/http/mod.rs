@@ -16,7 +16,7 @@
 //! wrap), `watch` (how streams end) and here: no CORS headers unless configured, listings are always sorted, and a
 //! request over a limit is told so.
 //!
-//! What it does not do: TLS, authentication, changes of membership.
+//! What it does not do: TLS, authentication.
 
 mod answer;
 pub mod backend;
@@ -95,7 +95,7 @@ impl<B: Backend> App<B> {
         let uri = request.uri();
         let mut answer = match route::route(request.method(), uri.path(), uri.query()) {
             Ok(Route::Keys(key)) => keys::handle(self, key, request).await,
-            Ok(Route::Members(route)) => members::handle(self, route),
+            Ok(Route::Members(route)) => members::handle(self, route, request).await,
             Ok(Route::Machines) => members::machines(self),
             Ok(Route::StatsStore) => misc::stats_store(self),
             Ok(Route::StatsSelf) => misc::stats_self(self),

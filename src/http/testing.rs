@@ -1,9 +1,10 @@
 //! A member without a cluster, for tests of this layer: the real store behind a lock, no log, no peers.
 
 use super::backend::{
-    Backend, BackendError, ClockReading, Consistency, Member, Notice, Status, View, Watch, WatchItem,
-    WatchRequest, Written,
+    Backend, BackendError, ClockReading, Consistency, Member, MembersError, Notice, Status, View, Watch,
+    WatchItem, WatchRequest, Written,
 };
+use crate::replica::{ChangeError, MemberChange};
 use crate::store::{
     ClusterTime, Command, ErrorCode, HistoryLimits, Outcome, Store, StoreError, WatcherHub, WatcherId,
 };
@@ -137,6 +138,23 @@ impl Backend for SingleMember {
         let outcome = state.store.apply(clock.cluster, &command)?;
         state.tell(&outcome, clock);
         Ok(Written { event: outcome.event, raft_index: state.raft_index, raft_term: 2 })
+    }
+
+    /// It is alone, and stays so.
+    async fn change_members(&self, change: MemberChange) -> Result<Member, MembersError> {
+        if let Some(failure) = &self.state().failure {
+            return Err(failure.clone().into());
+        }
+        Err(match change {
+            MemberChange::Add { .. } => ChangeError::TooMany,
+            MemberChange::Remove { id: MEMBER } => ChangeError::LastVoter,
+            _ => ChangeError::NotFound,
+        }
+        .into())
+    }
+
+    fn new_member_id(&self, _peer_urls: &[String]) -> u64 {
+        MEMBER + 1
     }
 
     async fn read(&self, _consistency: Consistency) -> Result<Arc<View>, BackendError> {

@@ -3,19 +3,22 @@
 use super::clock::ClockCell;
 use super::disk::DiskStats;
 use super::driver::{DriverInput, KnownStatus};
+use super::ids;
 use super::watch::{NodeWatch, Watches};
 use super::wire::Peers;
 use crate::http::backend::{
-    Backend, BackendError, ClockReading, Consistency, Status, View, WatchRequest, Written,
+    Backend, BackendError, ClockReading, Consistency, Member, MembersError, Status, View, WatchRequest,
+    Written,
 };
+use crate::replica::MemberChange;
 use crate::store::{Command, Event, Key, Node, StoreError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use crossbeam_channel::{Sender, TrySendError};
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 
 /// A handle on a running member. Clones are cheap and share the member.
@@ -30,6 +33,7 @@ pub(super) struct Shared {
     pub clock: Arc<ClockCell>,
     pub disk: Arc<DiskStats>,
     pub peers: Peers,
+    pub removed: Arc<AtomicBool>,
 }
 
 impl Handle {
@@ -103,9 +107,23 @@ impl Backend for Handle {
         answer.await.unwrap_or(Err(BackendError::Stopped))
     }
 
+    async fn change_members(&self, change: MemberChange) -> Result<Member, MembersError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(DriverInput::Change { change, reply })?;
+        answer.await.unwrap_or(Err(BackendError::Stopped.into()))
+    }
+
+    fn new_member_id(&self, peer_urls: &[String]) -> u64 {
+        ids::added_member_id(peer_urls, SystemTime::now())
+    }
+
+    fn refuses(&self) -> Option<BackendError> {
+        self.0.removed.load(Ordering::Relaxed).then_some(BackendError::Removed)
+    }
+
     async fn read(&self, consistency: Consistency) -> Result<Arc<View>, BackendError> {
         if consistency == Consistency::Local {
-            return Ok(self.view());
+            return self.refuses().map_or_else(|| Ok(self.view()), Err);
         }
         let (reply, answer) = oneshot::channel();
         self.send(DriverInput::Read { reply })?;

@@ -5,8 +5,8 @@
 //! since ids are made from URLs and tokens, and a discovery service knows its own.
 
 use super::config::{Bootstrap, ClusterState, Config, InitialMember};
-use super::{StartError, ids};
-use crate::discovery::{self, DiscoveryRequest};
+use super::{StartError, force, ids, join};
+use crate::discovery::{self, DiscoveryError, DiscoveryRequest};
 use crate::replica::{LogPosition, MemberInfo, Recovered, State};
 use crate::storage::{DataDir, Identity, Storage};
 use crate::store::{ClusterTime, HistoryLimits};
@@ -38,7 +38,10 @@ pub(super) async fn open(
             refuse_other_member(config, bootstrap, dir, &identity)?;
             let member = resume(dir, identity, limits)?;
             refuse_other_cluster(config, bootstrap, &member)?;
-            Ok(member)
+            if member.recovered.state.removed.contains(&member.identity.member_id) {
+                return Err(StartError::Removed(member.identity.member_id));
+            }
+            if config.force_new_cluster { force::alone(member) } else { Ok(member) }
         }
         None => found(config, bootstrap, dir, limits).await,
     }
@@ -152,7 +155,11 @@ async fn found(
     let own_urls: Vec<String> = config.initial_advertise_peer_urls.iter().map(ToString::to_string).collect();
     let (members, token) = match bootstrap {
         Bootstrap::Single { member, token } => (vec![plain(member)], token.clone()),
-        Bootstrap::Static { state: ClusterState::Existing, .. } => return Err(StartError::JoinUnsupported),
+        Bootstrap::Static { members, state: ClusterState::Existing, .. } => {
+            let others: Vec<String> = members.iter().flat_map(|m| plain(m).1).collect();
+            let joined = join::added(&config.name, &own_urls, &others).await?;
+            return begin_joining(config, bootstrap, dir, limits, joined);
+        }
         Bootstrap::Static { members, token, .. } => (members.iter().map(plain).collect(), token.clone()),
         Bootstrap::Discovery { url } => {
             let request = DiscoveryRequest {
@@ -162,13 +169,20 @@ async fn found(
                 member_id: ids::member_id(&own_urls, url),
             };
             tracing::info!(url, "looking for the other members");
-            (discovery::join(&request).await?.members, url.clone())
+            match discovery::join(&request).await {
+                Ok(found) => (found.members, url.clone()),
+                Err(DiscoveryError::Full { holders, .. }) if config.standby => {
+                    let joined = join::standby(&config.name, &own_urls, &holders).await?;
+                    return begin_joining(config, bootstrap, dir, limits, joined);
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
     };
     let mut founders = BTreeMap::new();
     for (name, peer_urls) in members {
         let id = ids::member_id(&peer_urls, &token);
-        founders.insert(id, MemberInfo { name, peer_urls, client_urls: Vec::new() });
+        founders.insert(id, MemberInfo { name, peer_urls, ..MemberInfo::default() });
     }
     let cluster_id = ids::cluster_id(&founders.keys().copied().collect::<Vec<_>>());
     let identity = Identity {
@@ -177,19 +191,38 @@ async fn found(
         member_id: ids::member_id(&own_urls, &token),
         name: config.name.clone(),
         peer_urls: own_urls,
+        incarnation: new_incarnation(),
     };
     dir.save_note(ORIGIN_NOTE, origin(bootstrap).as_bytes())?;
     let state = State::founding(cluster_id, founders, limits);
-    let storage = write_founding(dir, &state)?;
-    dir.create_identity(&identity)?;
-    let recovered = Recovered {
-        state,
-        base: LogPosition::FOUNDING,
-        entries: Vec::new(),
-        hard_state: founding_hard_state(),
-        clock: None,
+    begin(dir, identity, state, founding_hard_state())
+}
+
+/// A member that was added to a running cluster begins with nothing: the leader sends it the state.
+fn begin_joining(
+    config: &Config,
+    bootstrap: &Bootstrap,
+    dir: &DataDir,
+    limits: HistoryLimits,
+    joined: join::Joined,
+) -> Result<Member, StartError> {
+    let join::Joined { cluster_id, member_id, members } = joined;
+    let identity = Identity {
+        format: FORMAT,
+        cluster_id,
+        member_id,
+        name: config.name.clone(),
+        peer_urls: config.initial_advertise_peer_urls.iter().map(ToString::to_string).collect(),
+        incarnation: new_incarnation(),
     };
-    Ok(Member { identity, storage, recovered })
+    dir.save_note(ORIGIN_NOTE, origin(bootstrap).as_bytes())?;
+    let state = State::joining(cluster_id, members, limits);
+    begin(dir, identity, state, HardState::default())
+}
+
+/// Never 0, which stands for a directory without one.
+fn new_incarnation() -> u64 {
+    rand::random_range(1..=u64::MAX)
 }
 
 fn plain(member: &InitialMember) -> (String, Vec<String>) {
@@ -201,11 +234,18 @@ fn founding_hard_state() -> HardState {
     HardState { term: at.term, commit: at.index, ..HardState::default() }
 }
 
-/// The founding state as the first checkpoint, and a log that begins after it.
-fn write_founding(dir: &DataDir, state: &State) -> Result<Storage, StartError> {
+/// The first state as the first checkpoint, a log that begins after it, and only then the identity.
+fn begin(
+    dir: &DataDir,
+    identity: Identity,
+    state: State,
+    hard_state: HardState,
+) -> Result<Member, StartError> {
     let mut storage = dir.open_storage()?;
     storage.recovered = crate::storage::Recovered::default();
     storage.checkpoints.save(state.applied, state.clone().into_records())?;
-    storage.log.reset(state.applied, &founding_hard_state())?;
-    Ok(storage)
+    storage.log.reset(state.applied, &hard_state)?;
+    dir.create_identity(&identity)?;
+    let recovered = Recovered { base: state.applied, state, entries: Vec::new(), hard_state, clock: None };
+    Ok(Member { identity, storage, recovered })
 }

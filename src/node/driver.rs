@@ -5,16 +5,20 @@
 
 use super::clock::ClockCell;
 use super::disk::{self, DiskJob, DiskStats};
-use super::view::members_of;
+use super::view::{member, members_of};
 use super::wire::Peers;
-use crate::http::backend::{BackendError, ClockReading, Member, Status, View, Written};
-use crate::replica::{Effects, Failure, Input, LogPosition, MemberInfo, Replica, Reply, Standing, Token};
+use crate::http::backend::{BackendError, ClockReading, Member, MembersError, Status, View, Written};
+use crate::replica::{
+    ChangeError, Effects, Failure, Input, LogPosition, MemberChange, MemberInfo, Replica, Reply, Roster,
+    Standing, Token,
+};
 use crate::storage::Checkpoints;
 use crate::store::{Action, ClusterTime, Command, Event, Outcome, StoreError};
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -30,6 +34,7 @@ const CHECKPOINT_LOG_BYTES_MIN: u64 = 16 << 20;
 const CHECKPOINT_LOG_BYTES_MAX: u64 = 64 << 20;
 
 pub(super) type WriteReply = oneshot::Sender<Result<Written, BackendError>>;
+pub(super) type ChangeReply = oneshot::Sender<Result<Member, MembersError>>;
 pub(super) type ReadReply = oneshot::Sender<Result<Arc<View>, BackendError>>;
 
 /// What the driver takes in.
@@ -47,6 +52,10 @@ pub(super) enum DriverInput {
         client_urls: Vec<String>,
         reply: oneshot::Sender<bool>,
     },
+    Change {
+        change: MemberChange,
+        reply: ChangeReply,
+    },
     Checkpointed {
         upto: LogPosition,
     },
@@ -61,6 +70,7 @@ enum Waiter {
     Write(WriteReply),
     Read(ReadReply),
     Publish(oneshot::Sender<bool>),
+    Change(ChangeReply),
 }
 
 /// What was applied, for the thread that tells watchers.
@@ -69,6 +79,8 @@ pub(super) struct News {
     pub clock: ClockReading,
     /// More has happened before these than is known here: watchers must look for themselves what they have missed.
     pub gap: bool,
+    /// Nothing will come after these.
+    pub end: bool,
 }
 
 /// The member's status, and since when it has seen the present leader.
@@ -87,6 +99,8 @@ pub(super) struct Links {
     pub peers: Peers,
     pub view: Arc<ArcSwap<View>>,
     pub status: Arc<ArcSwap<KnownStatus>>,
+    pub roster: Arc<ArcSwap<Roster>>,
+    pub removed: Arc<AtomicBool>,
     pub clock: Arc<ClockCell>,
     pub checkpoints: Arc<Checkpoints>,
     pub disk_stats: Arc<DiskStats>,
@@ -199,6 +213,10 @@ impl Driver {
                 let token = self.wait(Waiter::Publish(reply));
                 self.replica.step(now, Input::Publish { token, name, client_urls });
             }
+            DriverInput::Change { change, reply } => {
+                let token = self.wait(Waiter::Change(reply));
+                self.replica.step(now, Input::Change { token, change });
+            }
             DriverInput::Checkpointed { upto } => {
                 self.checkpoint.running = false;
                 self.replica.step(now, Input::Compactable { upto });
@@ -243,9 +261,12 @@ impl Driver {
         if effects.publish {
             self.publish();
         }
+        if effects.removed {
+            self.leave();
+        }
         if effects.watchers_cleared || !effects.events.is_empty() {
             let clock = self.links.clock.read();
-            let news = News { outcomes: effects.events, clock, gap: effects.watchers_cleared };
+            let news = News { outcomes: effects.events, clock, gap: effects.watchers_cleared, end: false };
             let _ = self.links.news.send(news);
         }
         for reply in effects.replies {
@@ -286,10 +307,12 @@ impl Driver {
         let state = self.replica.state();
         if !self.members_told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &state.members)) {
             let members = Arc::clone(&state.members);
+            log_members(self.members_told.as_deref(), &members);
             let own = self.links.status.load().status.id;
             let others = members.iter().filter(|(id, _)| **id != own);
             self.links.peers.set_peers(others.map(|(id, info)| (*id, info.peer_urls.clone())).collect());
-            self.members = Arc::new(members_of(&members));
+            self.members = Arc::new(members_of(state));
+            self.links.roster.store(Arc::new(state.roster()));
             self.members_told = Some(members);
         }
         let view = View {
@@ -344,8 +367,32 @@ impl Driver {
                     let _ = reply.send(true);
                 }
             }
+            Reply::Changed { token, result } => {
+                if let Some(Waiter::Change(reply)) = self.waiters.remove(&token) {
+                    let _ = reply.send(self.changed(result));
+                }
+            }
             Reply::Failed { token, reason } => self.fail(token, reason),
         }
+    }
+
+    fn changed(&self, result: Result<(u64, MemberInfo), ChangeError>) -> Result<Member, MembersError> {
+        let (id, info) = result?;
+        Ok(member(id, &info, self.replica.state().membership.learners.contains(&id)))
+    }
+
+    /// The cluster goes on without this member, which stays up to say so.
+    fn leave(&self) {
+        self.links.removed.store(true, Ordering::Relaxed);
+        self.links.peers.set_peers(BTreeMap::new());
+        // Whoever waits for an event would wait for ever.
+        let news = News { outcomes: Vec::new(), clock: self.links.clock.read(), gap: false, end: true };
+        let _ = self.links.news.send(news);
+        tracing::error!(
+            "this member was removed from its cluster and serves nobody any more: stop it; to let this machine join \
+             again, empty its data directory, add it with `etcdctl member add`, and start it with \
+             -initial-cluster-state existing"
+        );
     }
 
     fn written(&self, result: Result<Arc<Event>, StoreError>) -> Result<Written, BackendError> {
@@ -359,11 +406,13 @@ impl Driver {
             Failure::Timeout => BackendError::Timeout,
             Failure::NoLeader => BackendError::NoLeader,
             Failure::Overloaded => BackendError::Overloaded,
+            Failure::Removed => BackendError::Removed,
         };
         match self.waiters.remove(&token) {
             Some(Waiter::Write(reply)) => drop(reply.send(Err(error))),
             Some(Waiter::Read(reply)) => drop(reply.send(Err(error))),
             Some(Waiter::Publish(reply)) => drop(reply.send(false)),
+            Some(Waiter::Change(reply)) => drop(reply.send(Err(error.into()))),
             None => {}
         }
     }
@@ -394,6 +443,17 @@ impl Driver {
             self.clock_kept = (term, reading);
             (self.links.keep_clock)(term, reading);
         }
+    }
+}
+
+fn log_members(before: Option<&BTreeMap<u64, MemberInfo>>, now: &BTreeMap<u64, MemberInfo>) {
+    let Some(before) = before else { return };
+    for (id, info) in now.iter().filter(|(id, _)| !before.contains_key(id)) {
+        let urls = info.peer_urls.join(",");
+        tracing::info!(member = format_args!("{id:x}"), urls, standby = info.standby, "a member was added");
+    }
+    for (id, info) in before.iter().filter(|(id, _)| !now.contains_key(id)) {
+        tracing::info!(member = format_args!("{id:x}"), name = info.name, "a member was removed");
     }
 }
 

@@ -17,7 +17,9 @@ mod clock;
 pub mod config;
 mod disk;
 mod driver;
+mod force;
 pub mod ids;
+mod join;
 mod listen;
 mod peer_routes;
 mod running;
@@ -80,14 +82,39 @@ pub enum StartError {
     /// What is on disk does not fit together.
     #[error("the data directory is damaged: {0}; move it away and let the member join anew")]
     Damaged(String),
-    /// A cluster that runs cannot be joined yet.
+    /// The running cluster does not know this member.
     #[error(
-        "-initial-cluster-state existing: joining a running cluster is not supported yet; a new cluster is founded with -initial-cluster-state new"
+        "the running cluster does not know a member at {urls}: add it first, with `etcdctl member add {name} {urls}` \
+         at one of its members, then start this one again"
     )]
-    JoinUnsupported,
-    /// A lone survivor cannot be made a cluster of its own yet.
-    #[error("-force-new-cluster is not supported yet: start the member without it, its data is kept")]
-    ForceUnsupported,
+    NotAdded {
+        /// This member's name.
+        name: String,
+        /// Its peer URLs.
+        urls: String,
+    },
+    /// No member of the running cluster answered.
+    #[error("no member of the running cluster answers, so it cannot be joined: {0}")]
+    NoAnswer(String),
+    /// This member has lost what it acknowledged.
+    #[error(
+        "member {id:x} was in this cluster before with other data, as member {by:x} says: its data directory was \
+         emptied or exchanged, and what it acknowledged is not in this one, so it must not vote. Put the old data \
+         directory back; or remove the member with `etcdctl member remove {id:x}`, add it anew with `etcdctl member \
+         add`, and start it with an empty data directory and -initial-cluster-state existing"
+    )]
+    Wiped {
+        /// This member.
+        id: u64,
+        /// The member that knows it otherwise.
+        by: u64,
+    },
+    /// The member was removed.
+    #[error(
+        "the member {0:x}, whose data directory this is, was removed from its cluster: empty the directory, add the \
+         machine anew with `etcdctl member add`, and start it with -initial-cluster-state existing"
+    )]
+    Removed(u64),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),

@@ -1,6 +1,7 @@
 //! What the peer port answers besides the members' own protocol: who this is, for tools and for etcd's own.
 
 use super::backend::Handle;
+use super::join::CLUSTER_ID_HEADER;
 use crate::http::backend::Backend as _;
 use axum::Router;
 use axum::extract::State;
@@ -23,11 +24,12 @@ async fn version() -> impl IntoResponse {
 
 /// As etcd 2.x has it on its peer port: an array with decimal ids.
 async fn members(State(handle): State<Handle>) -> impl IntoResponse {
+    let cluster = format!("{:x}", handle.status().cluster_id);
     let view = handle.view();
     let members: Vec<_> = view
         .members
         .values()
         .map(|m| json!({ "id": m.id, "peerURLs": m.peer_urls, "name": m.name, "clientURLs": m.client_urls }))
         .collect();
-    json_answer(&json!(members))
+    ([(CLUSTER_ID_HEADER, cluster)], json_answer(&json!(members)))
 }

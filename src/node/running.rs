@@ -12,13 +12,14 @@ use super::watch::Watches;
 use super::wire::{MemberInbox, Peers};
 use super::{StartError, peer_routes};
 use crate::http;
-use crate::http::backend::{Status, View};
-use crate::replica::{Input, Replica, ReplicaConfig};
+use crate::http::backend::Status;
+use crate::replica::{Input, Replica, ReplicaConfig, Roster};
 use crate::storage::DataDir;
 use crate::transport::{PeerIdentity, Transport, TransportConfig};
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -90,20 +91,22 @@ impl Node {
     /// Outside of a tokio runtime.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let bootstrap = config.validate()?;
-        if config.force_new_cluster {
-            return Err(StartError::ForceUnsupported);
-        }
         // Addresses first: a port in use is the commonest mistake, and should not leave a registration behind.
         let client_listeners = listen(&config.listen_client_urls, "clients").await?;
         let peer_listeners = listen(&config.listen_peer_urls, "peers").await?;
         let data_dir = Arc::new(DataDir::open(&config.data_dir())?);
         let member = bootstrap::open(&config, &bootstrap, &data_dir).await?;
         let started = Parts::start(&config, member, &data_dir)?;
-        let identity = PeerIdentity { cluster_id: started.cluster_id, member_id: started.member_id };
+        let identity = PeerIdentity {
+            cluster_id: started.cluster_id,
+            member_id: started.member_id,
+            incarnation: started.incarnation,
+        };
         let inbox = MemberInbox {
             driver: started.driver.clone(),
             limits: bootstrap::limits(&config),
-            view: Arc::clone(&started.view),
+            roster: Arc::clone(&started.roster),
+            id: started.member_id,
         };
         let handle = started.handle;
         let transport = Transport::start(
@@ -262,9 +265,10 @@ async fn publish(handle: Handle, name: String, client_urls: Vec<String>, mut sto
 struct Parts {
     cluster_id: u64,
     member_id: u64,
+    incarnation: u64,
     handle: Handle,
     driver: Sender<DriverInput>,
-    view: Arc<ArcSwap<View>>,
+    roster: Arc<ArcSwap<Roster>>,
     peers: Peers,
     others: std::collections::BTreeMap<u64, Vec<String>>,
     ended: watch::Receiver<Option<Result<(), String>>>,
@@ -285,6 +289,8 @@ impl Parts {
             seed: rand::random(),
             election_ticks: election_ticks(config),
             request_timeout: Duration::from_secs(5) + 2 * config.election_timeout,
+            incarnation: identity.incarnation,
+            strict_reconfig: config.strict_reconfig_check,
         };
         tracing::info!(
             name = identity.name,
@@ -299,6 +305,8 @@ impl Parts {
         let others = others.filter(|(id, _)| **id != identity.member_id);
         let others = others.map(|(id, info)| (*id, info.peer_urls.clone())).collect();
         let view = Arc::new(ArcSwap::from_pointee(view_of(&recovered.state, 0)));
+        let roster = Arc::new(ArcSwap::from_pointee(recovered.state.roster()));
+        let removed = Arc::new(AtomicBool::new(false));
         let replica = Replica::new(replica_config, recovered, clock.now()).map_err(StartError::Damaged)?;
         let status = Status {
             id: identity.member_id,
@@ -333,6 +341,8 @@ impl Parts {
             peers: peers.clone(),
             view: Arc::clone(&view),
             status: Arc::clone(&status),
+            roster: Arc::clone(&roster),
+            removed: Arc::clone(&removed),
             clock: Arc::clone(&clock),
             checkpoints,
             disk_stats,
@@ -360,13 +370,15 @@ impl Parts {
             clock,
             disk: stats,
             peers: peers.clone(),
+            removed,
         };
         Ok(Self {
             cluster_id: identity.cluster_id,
             member_id: identity.member_id,
+            incarnation: identity.incarnation,
             handle: Handle::new(shared),
             driver: driver_in,
-            view,
+            roster,
             peers,
             others,
             ended,
@@ -377,11 +389,14 @@ impl Parts {
 
 /// Tells watchers what was applied, until the driver is gone; then their watches end.
 fn tell(news: &Receiver<News>, watches: &Watches) {
-    while let Ok(News { outcomes, clock, gap }) = news.recv() {
+    while let Ok(News { outcomes, clock, gap, end }) = news.recv() {
         if gap {
             watches.interrupt();
         }
         watches.deliver(&outcomes, clock);
+        if end {
+            break;
+        }
     }
     watches.close();
 }

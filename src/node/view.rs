@@ -11,21 +11,22 @@ pub(super) fn view_of(state: &State, raft_term: u64) -> View {
         store: state.store.clone(),
         raft_index: state.applied.index,
         raft_term,
-        members: Arc::new(members_of(&state.members)),
+        members: Arc::new(members_of(state)),
     }
 }
 
 /// The members as `/v2/members` shows them.
-pub(super) fn members_of(members: &BTreeMap<u64, MemberInfo>) -> BTreeMap<u64, Member> {
-    members.iter().map(|(id, info)| (*id, member(*id, info))).collect()
+pub(super) fn members_of(state: &State) -> BTreeMap<u64, Member> {
+    let learner = |id| state.membership.learners.contains(id);
+    state.members.iter().map(|(id, info)| (*id, member(*id, info, learner(id)))).collect()
 }
 
-fn member(id: u64, info: &MemberInfo) -> Member {
+pub(super) fn member(id: u64, info: &MemberInfo, learner: bool) -> Member {
     Member {
         id,
         name: info.name.clone(),
         peer_urls: info.peer_urls.clone(),
         client_urls: info.client_urls.clone(),
-        learner: false,
+        learner,
     }
 }

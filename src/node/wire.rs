@@ -1,11 +1,11 @@
 //! Between the core's plain types and the peer protocol.
 
+use super::StartError;
 use super::driver::DriverInput;
-use crate::http::backend::View;
 use crate::proto::{peer, state};
-use crate::replica::{Input, Outgoing, State};
+use crate::replica::{Input, Outgoing, Refused, Roster, State};
 use crate::store::HistoryLimits;
-use crate::transport::{self, Inbox, Transport};
+use crate::transport::{self, Barred, Disowned, Inbox, Transport};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use crossbeam_channel::{Sender, TrySendError};
@@ -79,7 +79,9 @@ fn decode(bytes: &Bytes) -> Option<Message> {
 pub(super) struct MemberInbox {
     pub driver: Sender<DriverInput>,
     pub limits: HistoryLimits,
-    pub view: Arc<ArcSwap<View>>,
+    pub roster: Arc<ArcSwap<Roster>>,
+    /// This member's own id, for what it is told about itself.
+    pub id: u64,
 }
 
 impl MemberInbox {
@@ -145,10 +147,31 @@ impl Inbox for MemberInbox {
         }
     }
 
-    fn admits(&self, member: u64) -> Result<(), String> {
-        if self.view.load().members.contains_key(&member) {
-            return Ok(());
+    fn admits(&self, member: u64, incarnation: u64) -> Result<(), Barred> {
+        let (reason, disowned) = match self.roster.load().admits(member, incarnation) {
+            Ok(()) => return Ok(()),
+            Err(Refused::Unknown) => {
+                ("it is not a member of this cluster; add it before it is started", None)
+            }
+            Err(Refused::Removed) => ("it was removed from this cluster", Some(Disowned::Removed)),
+            Err(Refused::Wiped) => {
+                ("it was here before with another data directory, and must join anew", Some(Disowned::Wiped))
+            }
+        };
+        Err(Barred { reason: reason.to_owned(), disowned })
+    }
+
+    fn expected(&self, peer: u64) -> u64 {
+        self.roster.load().members.get(&peer).map_or(0, |info| info.incarnation)
+    }
+
+    fn disowned(&self, by: u64, how: Disowned) {
+        match how {
+            Disowned::Removed => self.push(Input::Removed),
+            Disowned::Wiped => {
+                let error = StartError::Wiped { id: self.id, by }.to_string();
+                let _ = self.driver.try_send(DriverInput::Fatal(error));
+            }
         }
-        Err(format!("{member:x} is not a member of this cluster; add it before it is started"))
     }
 }

@@ -7,6 +7,9 @@ use crate::proto::command::{Operation, Write};
 use crate::store::{Command, Compare, Key};
 use bytes::Bytes;
 
+/// The session of what a leader proposes on its own; no process draws it.
+pub(super) const NO_SESSION: u64 = 0;
+
 /// The write that stands for a command in the log.
 pub(super) fn encode(command: Command) -> Write {
     let mut write = Write::default();

@@ -1,7 +1,8 @@
 //! What goes into the core and what comes out. Plain data: the order in which effects may happen is part of it.
 
 use super::LogPosition;
-use super::state::State;
+use super::membership::{ChangeError, MemberChange};
+use super::state::{MemberInfo, State};
 use crate::proto::command::Batch;
 use crate::proto::peer::Beacon;
 use crate::store::{Command, Event, Outcome, StoreError};
@@ -39,6 +40,15 @@ pub enum Input {
         /// Where clients reach it.
         client_urls: Vec<String>,
     },
+    /// A local client wants the membership changed.
+    Change {
+        /// Names the request in [`Reply::Changed`].
+        token: Token,
+        /// What to change.
+        change: MemberChange,
+    },
+    /// A peer says that this member was removed from the cluster.
+    Removed,
     /// A peer sent messages.
     Frame {
         /// The peer.
@@ -150,6 +160,13 @@ pub enum Reply {
         /// The request.
         token: Token,
     },
+    /// The membership was changed, or the change was refused.
+    Changed {
+        /// The request.
+        token: Token,
+        /// The member and its id, or why nothing was changed.
+        result: Result<(u64, MemberInfo), ChangeError>,
+    },
     /// The published state is new enough for this read.
     Read {
         /// The request.
@@ -173,6 +190,8 @@ pub enum Failure {
     NoLeader,
     /// Too many requests wait; it will not be applied.
     Overloaded,
+    /// This member was removed from the cluster. A write that was on its way may still be applied.
+    Removed,
 }
 
 /// A member's place in the cluster.
@@ -207,6 +226,8 @@ pub struct Effects {
     pub snapshots: Vec<SnapshotToSend>,
     /// The log on disk is to forget everything up to this position.
     pub compact: Option<LogPosition>,
+    /// This member was removed from the cluster: it takes no more part, and is to tell its clients so.
+    pub removed: bool,
     /// This member's state differs from the leader's at the same position: it must stop serving.
     pub diverged: Option<LogPosition>,
     /// When the core wants to be stepped again even if nothing happens, by the monotonic clock.

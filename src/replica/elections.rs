@@ -15,6 +15,7 @@ impl Replica {
             self.raw.tick();
             self.campaign_early();
         }
+        self.changes.tick(now);
         let leads = self.standing.leads;
         let mut failed = Vec::new();
         self.pending.tick(now, !leads, |token, sent| {
@@ -53,7 +54,7 @@ impl Replica {
         let voters = &self.state.membership.voters;
         let reachable =
             voters.iter().filter(|id| **id == self.config.id || self.connected.contains(id)).count();
-        if reachable * 2 <= voters.len() {
+        if reachable * 2 <= voters.len() || !voters.contains(&self.config.id) {
             return;
         }
         if ticks > 1 {
@@ -104,6 +105,7 @@ impl Replica {
                 // What was queued comes again from its origins, or is pending here.
                 self.clock.leave_office(now);
                 self.queue.clear();
+                self.changes.clear();
                 self.queue_bytes = 0;
                 self.expiry_proposed = false;
             }

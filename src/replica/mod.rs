@@ -23,6 +23,7 @@ mod codec;
 mod effects;
 mod elections;
 mod log;
+mod membership;
 mod peers;
 mod pending;
 mod reads;
@@ -35,12 +36,14 @@ mod state;
 mod tests;
 
 pub use effects::{Effects, Failure, Input, LogWrite, Outgoing, Reply, SnapshotToSend, Standing, Token};
-pub use state::{MemberInfo, State};
+pub use membership::{ChangeError, MemberChange};
+pub use state::{MemberInfo, Refused, Roster, State};
 
 use crate::proto::command::{Batch, Publish, request::Body};
 use crate::store::ClusterTime;
 use clock::Clock;
 use log::MemLog;
+use membership::Changes;
 use pending::Pending;
 use raft::eraftpb::{Entry, HardState};
 use raft::{RawNode, SnapshotStatus, StateRole};
@@ -89,6 +92,10 @@ pub struct ReplicaConfig {
     pub election_ticks: usize,
     /// How long a request may take before its client is told that it failed.
     pub request_timeout: Duration,
+    /// Names this member's data directory: another one for each that is made.
+    pub incarnation: u64,
+    /// Refuse changes of membership after which the voters in reach would be no quorum.
+    pub strict_reconfig: bool,
 }
 
 /// What a member knows when it starts.
@@ -138,6 +145,9 @@ pub struct Replica {
     /// Requests that this member, as the leader, is to propose.
     queue: Vec<Batch>,
     queue_bytes: usize,
+    changes: Changes,
+    /// This member was removed from the cluster and takes no more part.
+    removed: bool,
     /// Number of the last log write that was handed out, and of the last that is on disk.
     write_begun: u64,
     write_done: u64,
@@ -219,6 +229,8 @@ impl Replica {
             incoming: None,
             queue: Vec::new(),
             queue_bytes: 0,
+            changes: Changes::default(),
+            removed: false,
             write_begun: 0,
             write_done: 0,
             durable_term,
@@ -290,13 +302,20 @@ impl Replica {
 
     /// Takes in one thing that happened. Nothing that a peer or client sends makes it fail or panic.
     pub fn step(&mut self, now: Duration, input: Input) {
+        if self.removed {
+            return self.refuse(&input);
+        }
         match input {
             Input::Tick => self.tick(now),
             Input::Write { token, command } => self.write(now, token, Body::Write(codec::encode(command))),
             Input::Publish { token, name, client_urls } => {
-                let member = self.config.id;
-                self.write(now, token, Body::Publish(Publish { member, name, client_urls }));
+                let (member, incarnation) = (self.config.id, self.config.incarnation);
+                self.write(now, token, Body::Publish(Publish { member, name, client_urls, incarnation }));
             }
+            Input::Change { token, change } => {
+                self.write(now, token, Body::Change(membership::encode(change)));
+            }
+            Input::Removed => self.leave(),
             Input::Read { token } => {
                 if self.reads.len() >= pending::PENDING_MAX {
                     self.fail(token, Failure::Overloaded);
@@ -325,11 +344,15 @@ impl Replica {
     /// # Errors
     /// A broken invariant, in words: the member must stop and not go on.
     pub fn flush(&mut self, now: Duration) -> Result<Effects, String> {
+        if self.removed {
+            return Ok(std::mem::take(&mut self.effects));
+        }
         self.reads.give_up_lost(now);
         // Proposing makes raft ready, and being ready may make a new leader, who proposes: until nothing is left.
         loop {
             self.note_standing(now);
             self.route(now);
+            self.propose_changes();
             self.propose(now);
             if self.standing.leader != 0
                 && let Some(context) = self.reads.begin(now)
@@ -356,6 +379,17 @@ impl Replica {
             _ => None,
         };
         [expiry, self.reads.wake_at()].into_iter().flatten().min()
+    }
+
+    /// A member that was removed has one answer left.
+    fn refuse(&mut self, input: &Input) {
+        match input {
+            Input::Write { token, .. }
+            | Input::Read { token }
+            | Input::Publish { token, .. }
+            | Input::Change { token, .. } => self.fail(*token, Failure::Removed),
+            _ => {}
+        }
     }
 
     fn fail(&mut self, token: Token, reason: Failure) {

@@ -16,6 +16,7 @@ impl Replica {
         forwarded: Vec<Batch>,
         beacon: Option<Beacon>,
     ) {
+        self.changes.heard(from);
         for message in messages {
             // A peer speaks for itself only, states come by `Input::Snapshot`, and requests by `forwarded`.
             let kind = message.get_msg_type();
@@ -32,7 +33,7 @@ impl Replica {
         self.note_standing(now);
         if self.standing.leads {
             for batch in forwarded {
-                self.enqueue(batch);
+                self.enqueue(now, batch);
             }
         }
         if let Some(beacon) = beacon {

@@ -115,6 +115,13 @@ impl Pending {
         Some(entry.token)
     }
 
+    /// Gives up everything.
+    pub(super) fn drain(&mut self, mut failed: impl FnMut(Token)) {
+        std::mem::take(&mut self.entries).into_values().for_each(|entry| failed(entry.token));
+        self.lost.clear();
+        self.bytes = 0;
+    }
+
     /// Gives up writes whose time is over (`true`: it was sent and may still be applied), and, where the way to the
     /// leader may lose them, notices those that were lost.
     pub(super) fn tick(&mut self, now: Duration, may_be_lost: bool, mut failed: impl FnMut(Token, bool)) {

@@ -121,6 +121,16 @@ impl Reads {
         }
     }
 
+    /// Gives up everybody.
+    pub(super) fn drain(&mut self, mut failed: impl FnMut(Token)) {
+        self.restart();
+        let confirmed = std::mem::take(&mut self.confirmed).into_iter().flat_map(|(_, readers)| readers);
+        std::mem::take(&mut self.waiting)
+            .into_iter()
+            .chain(confirmed)
+            .for_each(|reader| failed(reader.token));
+    }
+
     /// Gives up readers whose time is over.
     pub(super) fn tick(&mut self, now: Duration, mut failed: impl FnMut(Token)) {
         let mut sweep = |readers: &mut Vec<Waiting>| {

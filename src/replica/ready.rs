@@ -1,7 +1,7 @@
 //! Raft's `Ready`: what it wants written, sent and applied, in its order.
 
 use super::{LogPosition, LogWrite, Replica, Reply, SnapshotToSend, State, state};
-use raft::eraftpb::{ConfChange, ConfChangeV2, Entry, EntryType, Message, MessageType};
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use raft::{GetEntriesContext, Storage as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -176,24 +176,9 @@ impl Replica {
                 self.effects.replies.push(Reply::Published { token });
             }
         }
-    }
-
-    pub(super) fn change_membership(&mut self, entry: &Entry) -> Result<(), String> {
-        use protobuf::Message as _;
-        let membership = if entry.get_entry_type() == EntryType::EntryConfChange {
-            let mut change = ConfChange::default();
-            change.merge_from_bytes(&entry.data).map_err(|e| e.to_string())?;
-            self.raw.apply_conf_change(&change)
-        } else {
-            let mut change = ConfChangeV2::default();
-            change.merge_from_bytes(&entry.data).map_err(|e| e.to_string())?;
-            self.raw.apply_conf_change(&change)
-        };
-        let membership = membership.map_err(|e| e.to_string())?;
-        self.raw.mut_store().set_membership(membership.clone());
-        self.state.membership = membership;
-        self.state.applied = LogPosition::of(entry);
-        Ok(())
+        for changed in done.changed {
+            self.answer_change(changed);
+        }
     }
 
     pub(super) fn compact(&mut self, upto: LogPosition) {

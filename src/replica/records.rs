@@ -84,7 +84,8 @@ impl State {
         }
         let store = Store::from_parts(limits, head.store_index, head.digest, nodes, events)?;
         let membership = head.membership.clone().unwrap_or_default();
-        if membership.voters.is_empty() {
+        // A member that joins begins with nothing, before the cluster's first entry.
+        if membership.voters.is_empty() && head.applied_index > 0 {
             return Err("the head names no voters".into());
         }
         Ok(Self {
@@ -122,6 +123,8 @@ fn head(state: &State) -> Head {
                     name: info.name.clone(),
                     peer_urls: info.peer_urls.clone(),
                     client_urls: info.client_urls.clone(),
+                    standby: info.standby,
+                    incarnation: info.incarnation,
                 })
                 .collect(),
             removed: state.removed.iter().copied().collect(),
@@ -135,6 +138,8 @@ fn members_from(membership: &Membership) -> BTreeMap<u64, MemberInfo> {
         name: m.name.clone(),
         peer_urls: m.peer_urls.clone(),
         client_urls: m.client_urls.clone(),
+        standby: m.standby,
+        incarnation: m.incarnation,
     };
     membership.members.iter().map(|m| (m.id, info(m))).collect()
 }

@@ -13,14 +13,21 @@ impl Replica {
         }
         let Some(batch) = self.pending.take_unsent(now) else { return };
         if self.standing.leads {
-            self.enqueue(batch);
+            self.enqueue(now, batch);
         } else {
             let leader = self.standing.leader;
             self.outgoing(leader).forwarded.push(batch);
         }
     }
 
-    pub(super) fn enqueue(&mut self, batch: Batch) {
+    pub(super) fn enqueue(&mut self, now: Duration, mut batch: Batch) {
+        self.changes.take_from(&mut batch, now + self.config.request_timeout);
+        if !batch.requests.is_empty() {
+            self.enqueue_plain(batch);
+        }
+    }
+
+    pub(super) fn enqueue_plain(&mut self, batch: Batch) {
         self.queue_bytes += batch.encoded_len();
         self.queue.push(batch);
     }

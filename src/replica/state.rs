@@ -3,6 +3,7 @@
 //! [`State::apply`] is a function of the state and the entry alone. Cloning costs next to nothing, so a checkpoint or
 //! a snapshot is written from a clone while the member goes on.
 
+use super::membership::Changed;
 use super::sessions::Sessions;
 use super::{LogPosition, codec};
 use crate::proto::command::{Entry, Publish, request::Body};
@@ -21,6 +22,45 @@ pub struct MemberInfo {
     pub peer_urls: Vec<String>,
     /// Where clients reach it; empty until the member has published them.
     pub client_urls: Vec<String>,
+    /// It follows without a vote until somebody promotes it.
+    pub standby: bool,
+    /// Names the data directory that it published itself with; 0: it has not yet.
+    pub incarnation: u64,
+}
+
+/// Why a member is not to be listened to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It was removed, and does not come back.
+    Removed,
+    /// It was never added, as far as is known here.
+    Unknown,
+    /// It was here before with another data directory: what it acknowledged then is lost.
+    Wiped,
+}
+
+/// Who belongs to the cluster, and who has ceased to.
+#[derive(Clone, Debug, Default)]
+pub struct Roster {
+    /// The members by id.
+    pub members: Arc<BTreeMap<u64, MemberInfo>>,
+    /// Ids that have left.
+    pub removed: BTreeSet<u64>,
+}
+
+impl Roster {
+    /// Whether a member that comes with this data directory (0: it does not say) may speak.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admits(&self, member: u64, incarnation: u64) -> Result<(), Refused> {
+        match self.members.get(&member) {
+            Some(info) if info.incarnation != 0 && incarnation != info.incarnation => Err(Refused::Wiped),
+            Some(_) => Ok(()),
+            None if self.removed.contains(&member) => Err(Refused::Removed),
+            None => Err(Refused::Unknown),
+        }
+    }
 }
 
 /// Everything that is derived from the log, up to one position of it.
@@ -60,6 +100,8 @@ pub(super) struct EntryOutcome {
     pub answered: Vec<Applied>,
     /// Requests of `Publish` that were applied.
     pub published: Vec<(u64, u64)>,
+    /// Changes of the membership that were applied or refused.
+    pub changed: Vec<Changed>,
 }
 
 impl State {
@@ -124,6 +166,15 @@ impl State {
                         done.published.push((batch.session, request.number));
                     }
                     None => done.published.push((batch.session, request.number)),
+                    Some(about_members) => {
+                        if let Some(result) = self.change_in_entry(&about_members) {
+                            done.changed.push(Changed {
+                                session: batch.session,
+                                number: request.number,
+                                result,
+                            });
+                        }
+                    }
                 }
             }
         }
@@ -137,6 +188,24 @@ impl State {
         if let Some(info) = Arc::make_mut(&mut self.members).get_mut(&publish.member) {
             info.name = publish.name;
             info.client_urls = publish.client_urls;
+            info.incarnation = publish.incarnation;
+        }
+    }
+
+    /// Who belongs to the cluster, to be asked while the state goes on.
+    #[must_use]
+    pub fn roster(&self) -> Roster {
+        Roster { members: Arc::clone(&self.members), removed: self.removed.clone() }
+    }
+
+    /// What a member begins with that joins a running cluster: whom to listen to, and nothing else. The leader's
+    /// snapshot replaces it.
+    #[must_use]
+    pub fn joining(cluster_id: u64, members: BTreeMap<u64, MemberInfo>, limits: HistoryLimits) -> Self {
+        Self {
+            applied: LogPosition::default(),
+            membership: ConfState::default(),
+            ..Self::founding(cluster_id, members, limits)
         }
     }
 }

@@ -15,6 +15,8 @@ fn founding() -> State {
 
 fn start(recovered: Recovered) -> Replica {
     let config = ReplicaConfig {
+        incarnation: 7,
+        strict_reconfig: true,
         id: 1,
         session: 1,
         seed: 1,

@@ -20,6 +20,10 @@ pub struct Identity {
     pub name: String,
     /// Where peers reached it when it was founded.
     pub peer_urls: Vec<String>,
+    /// Drawn when the directory was made, so that an empty directory under an old id is noticed; 0 in directories that
+    /// are older than this field.
+    #[serde(default)]
+    pub incarnation: u64,
 }
 
 /// The one field that every format has.

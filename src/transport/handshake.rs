@@ -6,34 +6,54 @@
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
-use super::PeerIdentity;
+use super::{Barred, Disowned, PeerIdentity};
 
 const CLUSTER: &str = "quorate-cluster-id";
 const FROM: &str = "quorate-from";
 const TO: &str = "quorate-to";
 const VERSION: &str = "quorate-version";
+/// The name of the sender's data directory, and the one that the receiver is known to have.
+const INCARNATION: &str = "quorate-incarnation";
+const TO_INCARNATION: &str = "quorate-to-incarnation";
+/// In a refusal: how the caller has ceased to belong to the cluster.
+const DISOWNED: &str = "quorate-disowned";
 
 /// Longest version text that is kept.
 const VERSION_BYTES_MAX: usize = 64;
 
-/// Says in a request's metadata who sends it to whom.
-pub(super) fn stamp(metadata: &mut MetadataMap, identity: PeerIdentity, to: u64) {
+/// Who sent a request, as it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Caller {
+    pub member: u64,
+    pub incarnation: u64,
+    pub version: String,
+}
+
+/// Says in a request's metadata who sends it to whom; `expected` names the receiver's data directory, 0 if that is not
+/// known.
+pub(super) fn stamp(metadata: &mut MetadataMap, identity: PeerIdentity, to: u64, expected: u64) {
+    if identity.incarnation != 0 {
+        metadata.insert(INCARNATION, hex(identity.incarnation));
+    }
+    if expected != 0 {
+        metadata.insert(TO_INCARNATION, hex(expected));
+    }
     metadata.insert(CLUSTER, hex(identity.cluster_id));
     metadata.insert(FROM, hex(identity.member_id));
     metadata.insert(TO, hex(to));
     metadata.insert(VERSION, MetadataValue::from_static(env!("CARGO_PKG_VERSION")));
 }
 
-/// The member that sent a request, if the request is meant for this member and `admits` lets it in; and its version.
+/// The member that sent a request, if the request is meant for this member and `admits` lets it in.
 pub(super) fn check(
     metadata: &MetadataMap,
     identity: PeerIdentity,
-    admits: impl FnOnce(u64) -> Result<(), String>,
-) -> Result<(u64, String), Status> {
+    admits: impl FnOnce(u64, u64) -> Result<(), Barred>,
+) -> Result<Caller, Status> {
     let cluster = id(metadata, CLUSTER)?;
     let from = id(metadata, FROM)?;
     let to = id(metadata, TO)?;
-    let PeerIdentity { cluster_id, member_id } = identity;
+    let PeerIdentity { cluster_id, member_id, incarnation } = identity;
     if cluster != cluster_id {
         return Err(Status::failed_precondition(format!(
             "member {member_id:x} is of cluster {cluster_id:x}, member {from:x} of cluster {cluster:x}"
@@ -49,11 +69,50 @@ pub(super) fn check(
             "a caller claims to be member {from:x}, but member {member_id:x} is here"
         )));
     }
-    admits(from).map_err(|reason| {
-        Status::permission_denied(format!("member {member_id:x} does not admit member {from:x}: {reason}"))
-    })?;
+    let theirs = optional_id(metadata, INCARNATION)?;
+    admits(from, theirs).map_err(|barred| refusal(member_id, from, &barred))?;
+    let expected = optional_id(metadata, TO_INCARNATION)?;
+    if expected != 0 && expected != incarnation {
+        return Err(Status::failed_precondition(format!(
+            "member {member_id:x} has other data than member {from:x} knows it with: its data directory was emptied or \
+             exchanged"
+        )));
+    }
     let version = metadata.get(VERSION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    Ok((from, version.chars().take(VERSION_BYTES_MAX).collect()))
+    let version = version.chars().take(VERSION_BYTES_MAX).collect();
+    Ok(Caller { member: from, incarnation: theirs, version })
+}
+
+/// Whether a caller that may speak here knows this member with another data directory.
+pub(super) fn knows_another(metadata: &MetadataMap, identity: PeerIdentity) -> bool {
+    let same_cluster = id(metadata, CLUSTER).is_ok_and(|cluster| cluster == identity.cluster_id);
+    let for_us = id(metadata, TO).is_ok_and(|to| to == identity.member_id);
+    let expected = optional_id(metadata, TO_INCARNATION).unwrap_or(0);
+    same_cluster && for_us && expected != 0 && expected != identity.incarnation
+}
+
+/// What a caller that is not admitted is answered.
+pub(super) fn refusal(member: u64, from: u64, barred: &Barred) -> Status {
+    let reason = &barred.reason;
+    let mut status =
+        Status::permission_denied(format!("member {member:x} does not admit member {from:x}: {reason}"));
+    if let Some(how) = barred.disowned {
+        let word = match how {
+            Disowned::Removed => "removed",
+            Disowned::Wiped => "wiped",
+        };
+        status.metadata_mut().insert(DISOWNED, MetadataValue::from_static(word));
+    }
+    status
+}
+
+/// How a refusal says that this member has ceased to belong to the cluster, if it does.
+pub(super) fn disowned(status: &Status) -> Option<Disowned> {
+    match status.metadata().get(DISOWNED)?.to_str().ok()? {
+        "removed" => Some(Disowned::Removed),
+        "wiped" => Some(Disowned::Wiped),
+        _ => None,
+    }
 }
 
 /// Who a request claims to be from, unchecked; 0 where it does not say.
@@ -73,6 +132,11 @@ fn hex(id: u64) -> MetadataValue<Ascii> {
     format!("{id:x}").parse().expect("hex digits are visible ASCII")
 }
 
+/// 0 where there is none.
+fn optional_id(metadata: &MetadataMap, key: &'static str) -> Result<u64, Status> {
+    if metadata.contains_key(key) { id(metadata, key) } else { Ok(0) }
+}
+
 fn id(metadata: &MetadataMap, key: &'static str) -> Result<u64, Status> {
     let text = metadata.get(key).and_then(|value| value.to_str().ok());
     let text = text.ok_or_else(|| Status::invalid_argument(format!("metadata {key} is missing")))?;
@@ -86,30 +150,54 @@ fn id(metadata: &MetadataMap, key: &'static str) -> Result<u64, Status> {
 mod tests {
     use super::*;
 
-    const HERE: PeerIdentity = PeerIdentity { cluster_id: 0xc1, member_id: 0xb };
+    const HERE: PeerIdentity = PeerIdentity { cluster_id: 0xc1, member_id: 0xb, incarnation: 0x1b };
 
     fn stamped(cluster_id: u64, from: u64, to: u64) -> MetadataMap {
         let mut metadata = MetadataMap::new();
-        stamp(&mut metadata, PeerIdentity { cluster_id, member_id: from }, to);
+        stamp(&mut metadata, PeerIdentity { cluster_id, member_id: from, incarnation: 0x1a }, to, 0);
         metadata
     }
 
     #[test]
     fn a_stamp_is_read_back() {
         let metadata = stamped(0xc1, u64::MAX, 0xb);
-        let (from, version) = check(&metadata, HERE, |_| Ok(())).unwrap();
-        assert_eq!((from, version.as_str()), (u64::MAX, env!("CARGO_PKG_VERSION")));
+        let caller = check(&metadata, HERE, |_, _| Ok(())).unwrap();
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        assert_eq!(caller, Caller { member: u64::MAX, incarnation: 0x1a, version });
     }
 
-    type Admits = fn(u64) -> Result<(), String>;
+    #[test]
+    fn a_member_that_is_known_with_other_data_is_told_so() {
+        let mut metadata = stamped(0xc1, 0xa, 0xb);
+        for (expected, fits) in [(0x1b, true), (0x1c, false)] {
+            metadata.insert(TO_INCARNATION, hex(expected));
+            assert_eq!(check(&metadata, HERE, |_, _| Ok(())).is_ok(), fits);
+            assert_eq!(knows_another(&metadata, HERE), !fits);
+        }
+        metadata.insert(TO, hex(0xd));
+        assert!(!knows_another(&metadata, HERE), "that was meant for somebody else");
+    }
+
+    #[test]
+    fn a_disowned_member_can_tell_it_from_the_refusal() {
+        for how in [Disowned::Removed, Disowned::Wiped] {
+            let barred = Barred { reason: "so".into(), disowned: Some(how) };
+            let status = check(&stamped(0xc1, 0xa, 0xb), HERE, |_, _| Err(barred)).unwrap_err();
+            assert_eq!(disowned(&status), Some(how));
+        }
+        assert_eq!(disowned(&Status::permission_denied("no")), None);
+    }
+
+    type Admits = fn(u64, u64) -> Result<(), Barred>;
 
     #[test]
     fn refusals_name_both_sides() {
-        let refuse = |from: u64| Err(format!("{from:x} was removed"));
+        let refuse =
+            |from: u64, _: u64| Err(Barred { reason: format!("{from:x} was removed"), disowned: None });
         let table: [(MetadataMap, Admits, Code, &[&str]); 4] = [
-            (stamped(0xc2, 0xa, 0xb), |_| Ok(()), Code::FailedPrecondition, &["cluster c1", "cluster c2"]),
-            (stamped(0xc1, 0xa, 0xd), |_| Ok(()), Code::FailedPrecondition, &["member d", "member b"]),
-            (stamped(0xc1, 0xb, 0xb), |_| Ok(()), Code::FailedPrecondition, &["member b"]),
+            (stamped(0xc2, 0xa, 0xb), |_, _| Ok(()), Code::FailedPrecondition, &["cluster c1", "cluster c2"]),
+            (stamped(0xc1, 0xa, 0xd), |_, _| Ok(()), Code::FailedPrecondition, &["member d", "member b"]),
+            (stamped(0xc1, 0xb, 0xb), |_, _| Ok(()), Code::FailedPrecondition, &["member b"]),
             (
                 stamped(0xc1, 0xa, 0xb),
                 refuse,
@@ -132,12 +220,12 @@ mod tests {
         for (key, value) in [(CLUSTER, "+c1"), (FROM, ""), (TO, "10000000000000000"), (FROM, "xyz")] {
             let mut metadata = stamped(0xc1, 0xa, 0xb);
             metadata.insert(key, value.parse().unwrap());
-            let status = check(&metadata, HERE, |_| Ok(())).unwrap_err();
+            let status = check(&metadata, HERE, |_, _| Ok(())).unwrap_err();
             assert_eq!(status.code(), Code::InvalidArgument, "{key}: {value:?}");
             assert!(status.message().contains(key));
         }
         let mut metadata = stamped(0xc1, 0xa, 0xb);
         metadata.remove(TO);
-        assert_eq!(check(&metadata, HERE, |_| Ok(())).unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(check(&metadata, HERE, |_, _| Ok(())).unwrap_err().code(), Code::InvalidArgument);
     }
 }

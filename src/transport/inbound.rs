@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::dial::one_line;
+use super::handshake::Caller;
 use super::peer::{Peer, status_text};
 use super::snapshot::Assembly;
 use super::{Core, Peers, handshake, lock};
@@ -78,32 +79,34 @@ impl Hub {
     }
 
     /// Why a member's stream is not wanted, if so.
-    fn unwanted(&self, from: u64) -> Option<Status> {
+    fn unwanted(&self, from: &Caller) -> Option<Status> {
         if self.stopping.load(Ordering::SeqCst) {
             return Some(Status::unavailable("this member is shutting down"));
         }
-        self.core.inbox.admits(from).err().map(|reason| {
-            Status::permission_denied(format!(
-                "member {:x} does not admit member {from:x} any more: {reason}",
-                self.core.identity.member_id
-            ))
-        })
+        let barred = self.core.inbox.admits(from.member, from.incarnation).err()?;
+        Some(handshake::refusal(self.core.identity.member_id, from.member, &barred))
     }
 
-    /// The member that a request is from, once it is checked; its version; and where it is.
-    fn greet<T>(&self, request: &Request<T>) -> Result<(u64, String, SocketAddr), Status> {
+    /// The member that a request is from, once it is checked, and where it is.
+    fn greet<T>(&self, request: &Request<T>) -> Result<(Caller, SocketAddr), Status> {
         let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
         let address = address.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
         if self.stopping.load(Ordering::SeqCst) {
             return Err(Status::unavailable("this member is shutting down"));
         }
-        let admits = |from| self.core.inbox.admits(from);
+        let admits = |from, incarnation| self.core.inbox.admits(from, incarnation);
         match handshake::check(request.metadata(), self.core.identity, admits) {
-            Ok((from, version)) => {
-                lock(&self.refusals).remove(&from);
-                Ok((from, version, address))
+            Ok(caller) => {
+                lock(&self.refusals).remove(&caller.member);
+                Ok((caller, address))
             }
             Err(status) => {
+                let from = handshake::claimed(request.metadata());
+                if handshake::knows_another(request.metadata(), self.core.identity)
+                    && self.peers.load().contains_key(&from)
+                {
+                    self.core.inbox.disowned(from, super::Disowned::Wiped);
+                }
                 self.log_refusal(request, address, &status);
                 Err(status)
             }
@@ -137,8 +140,8 @@ impl peer_server::Peer for Service {
         &self,
         request: Request<Streaming<Frame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
-        let (from, version, address) = self.0.greet(&request)?;
-        let exchange = Exchange::begin(self.0.clone(), from, version, address, request.into_inner());
+        let (caller, address) = self.0.greet(&request)?;
+        let exchange = Exchange::begin(self.0.clone(), caller, address, request.into_inner());
         let receipts = unfold(Some(exchange), |exchange| async {
             let mut exchange = exchange?;
             match exchange.next_receipt().await {
@@ -151,8 +154,9 @@ impl peer_server::Peer for Service {
     }
 
     async fn install(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<Closed>, Status> {
-        let (from, _, address) = self.0.greet(&request)?;
-        let received = self.0.receive_snapshot(from, request.into_inner()).await;
+        let (caller, address) = self.0.greet(&request)?;
+        let from = caller.member;
+        let received = self.0.receive_snapshot(&caller, request.into_inner()).await;
         if let Err(status) = &received {
             let reason = status_text(status);
             tracing::warn!(peer = format_args!("{from:x}"), %address, %reason, "a snapshot did not arrive");
@@ -164,9 +168,9 @@ impl peer_server::Peer for Service {
 /// A peer's stream of frames. Driven by HTTP/2 asking for receipts; dropped when the connection is gone.
 struct Exchange {
     hub: Arc<Hub>,
+    caller: Caller,
     from: u64,
     number: u64,
-    version: String,
     address: SocketAddr,
     frames: Streaming<Frame>,
     changes: watch::Receiver<u64>,
@@ -175,21 +179,15 @@ struct Exchange {
 }
 
 impl Exchange {
-    fn begin(
-        hub: Arc<Hub>,
-        from: u64,
-        version: String,
-        address: SocketAddr,
-        frames: Streaming<Frame>,
-    ) -> Self {
-        let number = hub.number();
+    fn begin(hub: Arc<Hub>, caller: Caller, address: SocketAddr, frames: Streaming<Frame>) -> Self {
+        let (number, from) = (hub.number(), caller.member);
         lock(&hub.exchanges).insert(from, number);
         // An older stream of the same member ends now.
         hub.changed();
         let mut changes = hub.changes.subscribe();
         // What happened between the check and here is looked at, too.
         changes.mark_changed();
-        Self { hub, from, number, version, address, frames, changes, counted: None }
+        Self { hub, caller, from, number, address, frames, changes, counted: None }
     }
 
     /// Delivers frames until one wants a receipt. `None`: the stream is over.
@@ -217,7 +215,7 @@ impl Exchange {
         if lock(&self.hub.exchanges).get(&self.from) != Some(&self.number) {
             return Err(Status::aborted("a newer stream of the same member took over"));
         }
-        self.hub.unwanted(self.from).map_or(Ok(()), Err)?;
+        self.hub.unwanted(&self.caller).map_or(Ok(()), Err)?;
         let peer = self.hub.peer(self.from);
         if peer.as_ref().map(Arc::as_ptr) != self.counted.as_ref().map(Arc::as_ptr) {
             self.count_for(peer);
@@ -228,7 +226,7 @@ impl Exchange {
     /// Counts the stream for a peer, which was perhaps not listed yet when the stream began, and lets it be called.
     fn count_for(&mut self, peer: Option<Arc<Peer>>) {
         if let Some(peer) = &peer {
-            peer.counters.inbound_begins(self.version.clone());
+            peer.counters.inbound_begins(self.caller.version.clone());
             peer.called();
         }
         if let Some(before) = std::mem::replace(&mut self.counted, peer) {
@@ -270,7 +268,11 @@ impl Drop for Exchange {
 }
 
 impl Hub {
-    async fn receive_snapshot(&self, from: u64, mut chunks: Streaming<SnapshotChunk>) -> Result<(), Status> {
+    async fn receive_snapshot(
+        &self,
+        from: &Caller,
+        mut chunks: Streaming<SnapshotChunk>,
+    ) -> Result<(), Status> {
         let number = self.number();
         self.install.store(number, Ordering::SeqCst);
         self.changed();
@@ -298,7 +300,7 @@ impl Hub {
             }
         }
         let (raft, records) = assembly.finish().map_err(broken)?;
-        self.core.inbox.snapshot(from, raft, records);
+        self.core.inbox.snapshot(from.member, raft, records);
         Ok(())
     }
 }

@@ -62,6 +62,26 @@ pub struct PeerIdentity {
     pub cluster_id: u64,
     /// This member.
     pub member_id: u64,
+    /// Names its data directory; 0: it has no name.
+    pub incarnation: u64,
+}
+
+/// Why a member does not belong to its cluster any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disowned {
+    /// It was removed.
+    Removed,
+    /// It comes with another data directory than before, without what it acknowledged.
+    Wiped,
+}
+
+/// Why a member may not speak to this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Barred {
+    /// In words, for both sides' logs.
+    pub reason: String,
+    /// Whether it is to be told that it does not belong here any more.
+    pub disowned: Option<Disowned>,
 }
 
 /// What the transport tells the member. Called on the runtime's threads: must not block.
@@ -77,9 +97,13 @@ pub trait Inbox: Send + Sync + 'static {
     fn connected(&self, peer: u64);
     /// What became of the last snapshot that was given to [`Transport::send_snapshot`] for this peer.
     fn snapshot_sent(&self, peer: u64, ok: bool);
-    /// Whether a member may speak to this one; `Err` says why not. Asked before a stream is heard, and again after
-    /// each [`Transport::set_peers`].
-    fn admits(&self, member: u64) -> Result<(), String>;
+    /// Whether a member, with the data directory of this name (0: it does not say), may speak to this one; `Err` says
+    /// why not. Asked before a stream is heard, and again after each [`Transport::set_peers`].
+    fn admits(&self, member: u64, incarnation: u64) -> Result<(), Barred>;
+    /// The name of the data directory that a peer is known to have; 0: not known.
+    fn expected(&self, peer: u64) -> u64;
+    /// A peer says that this member does not belong to the cluster any more.
+    fn disowned(&self, by: u64, how: Disowned);
 }
 
 /// What is to be sent to a peer.
@@ -108,6 +132,11 @@ struct Core {
 }
 
 impl Core {
+    /// Says in a request's metadata who sends it to whom.
+    fn stamp(&self, metadata: &mut tonic::metadata::MetadataMap, to: u64) {
+        handshake::stamp(metadata, self.identity, to, self.inbox.expected(to));
+    }
+
     /// Nanoseconds since the transport started, at least 1.
     fn nanos(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)

@@ -211,11 +211,12 @@ impl Peer {
             outbox.connection
         };
         let mut request = Request::new(Frames { peer: self.clone(), connection });
-        handshake::stamp(request.metadata_mut(), self.core.identity, self.id);
+        self.core.stamp(request.metadata_mut(), self.id);
         let receipts = match timeout(self.core.config.handshake_timeout, client.exchange(request)).await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => {
                 let refused = handshake::is_refusal(&status);
+                self.hear_refusal(&status);
                 return Ended { refused, ..Ended::failed(status_text(&status)) };
             }
             Err(_) => return Ended::failed("the peer does not answer the handshake".to_owned()),
@@ -242,8 +243,18 @@ impl Peer {
                     self.counters.round_trip(Duration::from_nanos(now.saturating_sub(probe)));
                 }
                 Ok(None) => return "the peer closed the stream".to_owned(),
-                Err(status) => return status_text(&status),
+                Err(status) => {
+                    self.hear_refusal(&status);
+                    return status_text(&status);
+                }
             }
+        }
+    }
+
+    /// The peer may say that this member is not of the cluster any more.
+    fn hear_refusal(&self, status: &Status) {
+        if let Some(how) = handshake::disowned(status) {
+            self.core.inbox.disowned(self.id, how);
         }
     }
 
@@ -346,7 +357,7 @@ pub(super) fn status_text(status: &Status) -> String {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::{Inbox, PeerIdentity, TransportConfig};
+    use super::super::{Barred, Disowned, Inbox, PeerIdentity, TransportConfig};
     use super::*;
     use crate::proto::state::Record;
 
@@ -359,14 +370,18 @@ mod tests {
         fn unreachable(&self, _: u64) {}
         fn connected(&self, _: u64) {}
         fn snapshot_sent(&self, _: u64, _: bool) {}
-        fn admits(&self, _: u64) -> Result<(), String> {
+        fn admits(&self, _: u64, _: u64) -> Result<(), Barred> {
             Ok(())
         }
+        fn expected(&self, _: u64) -> u64 {
+            0
+        }
+        fn disowned(&self, _: u64, _: Disowned) {}
     }
 
     fn peer() -> Arc<Peer> {
         let config = TransportConfig::default();
-        let identity = PeerIdentity { cluster_id: 1, member_id: 2 };
+        let identity = PeerIdentity { cluster_id: 1, member_id: 2, incarnation: 0 };
         let core = Core { identity, inbox: Arc::new(Nobody), config, started: Instant::now() };
         Peer::new(Arc::new(core), 3, Vec::new())
     }

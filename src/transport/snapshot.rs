@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::dial::dial;
 use super::peer::{Peer, status_text};
-use super::{Core, TransportConfig, handshake};
+use super::{Core, TransportConfig};
 use crate::proto::peer::SnapshotChunk;
 use crate::proto::peer::peer_client::PeerClient;
 use crate::proto::state::record::Body;
@@ -106,7 +106,7 @@ pub(super) async fn send(
         counted.fetch_add(1, Ordering::Relaxed);
     });
     let mut request = Request::new(body);
-    handshake::stamp(request.metadata_mut(), core.identity, peer.id);
+    core.stamp(request.metadata_mut(), peer.id);
     let mut client = PeerClient::new(channel);
     tokio::select! {
         answer = client.install(request) => answer.map(|_| ()).map_err(|status| status_text(&status)),

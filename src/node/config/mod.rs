@@ -44,6 +44,8 @@ pub struct Config {
     pub initial_cluster_token: String,
     /// The URL, token included, of a discovery service that brings the members of a new cluster together.
     pub discovery: Option<String>,
+    /// If the cluster that discovery finds is full: join it as a standby, which follows and has no vote.
+    pub standby: bool,
     /// Begin a new cluster of this member alone with the data that it has: the last resort when a quorum is lost.
     pub force_new_cluster: bool,
     /// Refuse changes of membership that would leave the cluster without a quorum of running members.
@@ -81,6 +83,7 @@ impl Default for Config {
             initial_cluster_state: ClusterState::New,
             initial_cluster_token: "etcd-cluster".to_owned(),
             discovery: None,
+            standby: true,
             force_new_cluster: false,
             strict_reconfig_check: true,
             heartbeat_interval: Duration::from_millis(100),

@@ -209,19 +209,17 @@ pub(super) static FLAGS: &[Flag] = &[
         Cluster,
         "discovery-fallback",
         "WHAT",
-        "exit",
+        "standby",
         "2.0",
-        "What to do when the discovered cluster is full: only exit",
-        |d, v| match v {
-            "exit" => Ok(()),
-            "proxy" => {
-                d.warnings.push(
-                    "-discovery-fallback=proxy is not supported, a member that finds its cluster full exits"
-                        .to_owned(),
-                );
-                Ok(())
-            }
-            _ => Err("it must be \"exit\"".to_owned()),
+        "What to do when the discovered cluster is full: join it as a standby, without a vote (also: proxy), or exit",
+        |d, v| {
+            // etcd's proxy forwards to the cluster; a standby does that, and has the keys besides.
+            d.config.standby = match v {
+                "standby" | "proxy" => true,
+                "exit" => false,
+                _ => return Err("it must be \"standby\" or \"exit\"".to_owned()),
+            };
+            Ok(())
         },
     ),
     switch(

@@ -132,10 +132,6 @@ fn guesses_and_probable_mistakes_are_said() {
             "-advertise-client-urls http://10.0.0.1:4001",
             "-advertise-client-urls has http://10.0.0.1:4001, but this member listens on the loopback only",
         ),
-        (
-            "-discovery-fallback=proxy",
-            "-discovery-fallback=proxy is not supported, a member that finds its cluster full exits",
-        ),
     ];
     for (args, warning) in cases {
         assert_eq!(served(args, &[]).1, [*warning], "{args}");

@@ -15,6 +15,7 @@ fn identity() -> Identity {
         member_id: 7,
         name: "one".to_owned(),
         peer_urls: vec!["http://127.0.0.1:7001".to_owned()],
+        incarnation: 9,
     }
 }
 

@@ -11,6 +11,7 @@ fn identity(cluster_id: u64) -> Identity {
         member_id: 7,
         name: "one".to_owned(),
         peer_urls: vec!["http://127.0.0.1:7001".to_owned()],
+        incarnation: 9,
     }
 }
 

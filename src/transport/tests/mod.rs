@@ -30,6 +30,7 @@ enum Told {
     Unreachable(u64),
     Connected(u64),
     SnapshotSent(u64, bool),
+    Disowned(u64, Disowned),
 }
 
 /// An inbox that passes on what it is told.
@@ -61,8 +62,15 @@ impl Inbox for Recorder {
     fn snapshot_sent(&self, peer: u64, ok: bool) {
         self.tell(Told::SnapshotSent(peer, ok));
     }
-    fn admits(&self, member: u64) -> Result<(), String> {
-        lock(&self.barred).get(&member).cloned().map_or(Ok(()), Err)
+    fn admits(&self, member: u64, _: u64) -> Result<(), Barred> {
+        let barred = lock(&self.barred).get(&member).cloned();
+        barred.map_or(Ok(()), |reason| Err(Barred { reason, disowned: Some(Disowned::Removed) }))
+    }
+    fn expected(&self, _: u64) -> u64 {
+        0
+    }
+    fn disowned(&self, by: u64, how: Disowned) {
+        self.tell(Told::Disowned(by, how));
     }
 }
 
@@ -85,7 +93,7 @@ impl Member {
         let (sender, told) = unbounded_channel();
         let recorder = Arc::new(Recorder { told: sender, barred: Mutex::default() });
         let extra = Router::new().route("/version", get(|| async { "2" }));
-        let identity = PeerIdentity { cluster_id, member_id };
+        let identity = PeerIdentity { cluster_id, member_id, incarnation: 0 };
         let transport = Transport::start(identity, vec![listener], recorder.clone(), extra, config);
         Self { transport, told, recorder, address }
     }
@@ -162,5 +170,5 @@ async fn stranger(to: &Member) -> PeerClient<tonic::transport::Channel> {
 }
 
 fn stamp(metadata: &mut tonic::metadata::MetadataMap) {
-    handshake::stamp(metadata, PeerIdentity { cluster_id: CLUSTER, member_id: 0xe }, 0xb);
+    handshake::stamp(metadata, PeerIdentity { cluster_id: CLUSTER, member_id: 0xe, incarnation: 0 }, 0xb, 0);
 }

@@ -153,7 +153,7 @@ impl World {
         let (token, outcome): (Token, _) = match reply {
             Reply::Write { token, result } => (token, Outcome::Written(result)),
             Reply::Read { token } => (token, Outcome::Read(replica.state().store.clone())),
-            Reply::Published { .. } => return,
+            Reply::Published { .. } | Reply::Changed { .. } => return,
             Reply::Failed { token, reason } => (token, Outcome::Failed(reason)),
         };
         self.clients.answer(token, outcome, self.now, &mut self.invariants, &mut self.coverage);
