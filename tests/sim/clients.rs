@@ -161,7 +161,10 @@ impl Clients {
                 self.written += 1;
                 invariants.linearizable.written(shown, event.index);
                 invariants.history.answered(&event);
-                assert!(key.contains(&event.node.key) || key == event.node.key, "{key:?}: answered {event:?}");
+                assert!(
+                    key.contains(&event.node.key) || key == event.node.key,
+                    "{key:?}: answered {event:?}"
+                );
                 assert_eq!(event.node.value.as_ref(), Some(&value), "answered with another's event");
                 let before = event.prev_node.as_ref().and_then(|node| node.value.clone());
                 assert!(compared.is_none() || compared == before, "swapped {before:?} for {compared:?}");
@@ -187,6 +190,7 @@ impl Clients {
                 client.look_at(&store, invariants);
             }
             (Asked::Write { .. }, Outcome::Failed(Failure::Timeout)) => coverage.note("timeouts"),
+            (Asked::Write { .. }, Outcome::Failed(Failure::Removed)) => coverage.note("told of a removal"),
             (Asked::Write { value, .. }, Outcome::Failed(_)) => {
                 coverage.note("refused before the log");
                 if !value.is_empty() {

@@ -5,6 +5,7 @@
 
 use crate::bugs::Bug;
 use crate::coverage::Coverage;
+use quorate::proto::state::Membership;
 use quorate::proto::state::record::Body;
 use quorate::replica::{LogPosition, LogWrite, Recovered, State};
 use quorate::store::{ClusterTime, HistoryLimits};
@@ -47,6 +48,7 @@ pub struct Disk {
     pub full_until: u64,
     /// With `Bug::FsyncErrorIgnored`: what is really there since a sync failed.
     really: Option<(Log, Vec<State>)>,
+    first_membership: Option<Membership>,
     bug: Option<Bug>,
 }
 
@@ -54,8 +56,17 @@ impl Disk {
     pub fn founding(state: &State, bug: Option<Bug>) -> Self {
         let at = LogPosition::FOUNDING;
         let hard_state = HardState { term: at.term, commit: at.index, ..HardState::default() };
+        Self::beginning(state, hard_state, bug)
+    }
+
+    /// Of a member that was added to a cluster and knows nothing of its state.
+    pub fn joining(state: &State, bug: Option<Bug>) -> Self {
+        Self::beginning(state, HardState::default(), bug)
+    }
+
+    fn beginning(state: &State, hard_state: HardState, bug: Option<Bug>) -> Self {
         Self {
-            log: Log { base: at, entries: vec![], hard_state },
+            log: Log { base: state.applied, entries: vec![], hard_state },
             checkpoints: vec![state.clone()],
             queue: VecDeque::new(),
             checkpointing: None,
@@ -64,6 +75,7 @@ impl Disk {
             failing: false,
             full_until: 0,
             really: None,
+            first_membership: membership_of(state),
             bug,
         }
     }
@@ -141,6 +153,7 @@ impl Disk {
             match self.bug {
                 Some(Bug::SessionsNotInCheckpoint) => head.sessions.clear(),
                 Some(Bug::TimeNotInCheckpoint) => head.time_ms = 0,
+                Some(Bug::MembershipNotInCheckpoint) => head.membership.clone_from(&self.first_membership),
                 _ => {}
             }
         }
@@ -204,7 +217,11 @@ impl Disk {
         let at = self.checkpoints.last().expect("one is always kept").applied;
         let log = &mut self.log;
         let last = log.entries.last().map_or(log.base.index, |e| e.index);
-        assert!(log.hard_state.commit <= last, "{} is committed, but the log ends at {last}", log.hard_state.commit);
+        assert!(
+            log.hard_state.commit <= last,
+            "{} is committed, but the log ends at {last}",
+            log.hard_state.commit
+        );
         if log.hard_state.term < at.term {
             log.hard_state.term = at.term;
             log.hard_state.vote = 0;
@@ -264,4 +281,11 @@ impl Disk {
     pub fn hard_state(&self) -> &HardState {
         &self.log.hard_state
     }
+}
+
+fn membership_of(state: &State) -> Option<Membership> {
+    let Some(Body::Head(head)) = state.clone().into_records().next().and_then(|record| record.body) else {
+        return None;
+    };
+    head.membership
 }

@@ -20,7 +20,7 @@ mod options;
 mod trace;
 mod world;
 
-use bugs::{Bug, KNOWN_BUGS};
+use bugs::{KNOWN_BUGS, WITHIN};
 use coverage::Coverage;
 use options::Options;
 use std::panic::catch_unwind;
@@ -98,10 +98,10 @@ fn each_known_bug_is_found() {
     let table = number("SIM_TABLE");
     let black_box = number("SIM_BLACK_BOX").is_some();
     for_each(0..KNOWN_BUGS.len() as u64, |row| {
-        let (bug, within) = KNOWN_BUGS[row as usize];
-        let (mut first, mut found, within) = (None, 0, table.unwrap_or(within));
-        for seed in 0..within {
-            let options = Options { black_box, ..bug.put_into(Options::from_seed(seed)) };
+        let bug = KNOWN_BUGS[row as usize];
+        let (mut first, mut found) = (None, 0);
+        for seed in 0..table.unwrap_or(WITHIN) {
+            let options = Options { black_box, ..Options::from_seed(seed).with_bug(bug) };
             if catch_unwind(|| run(seed, options)).is_err() {
                 found += 1;
                 first.get_or_insert(seed);
@@ -110,13 +110,15 @@ fn each_known_bug_is_found() {
                 }
             }
         }
-        let text = format!("{bug:?}: first by seed {first:?}, by {found} of {within} seeds");
-        rows.lock().unwrap()[row as usize] = text;
+        rows.lock().unwrap()[row as usize] = match first {
+            Some(first) => format!("| {bug:?} | {first} | {found} |"),
+            None => format!("| {bug:?} | - | 0 |"),
+        };
         if found == 0 {
             missed.lock().unwrap().push(bug);
         }
     });
-    println!("{}", rows.into_inner().unwrap().join("\n"));
+    println!("| bug | first seed | seeds |\n{}", rows.into_inner().unwrap().join("\n"));
     let missed = missed.into_inner().unwrap();
     assert!(missed.is_empty(), "the simulation is blind to {missed:?}");
 }
@@ -150,10 +152,13 @@ fn one_seed() {
     let seed = number("SIM_SEED").unwrap_or(0);
     let options = Options::from_seed(seed);
     let bug = std::env::var("SIM_BUG").ok().map(|name| {
-        let known = KNOWN_BUGS.iter().map(|(bug, _)| *bug);
-        known.clone().find(|bug| format!("{bug:?}") == name).unwrap_or_else(|| panic!("{name} is not known"))
+        let known = KNOWN_BUGS.iter().find(|bug| format!("{bug:?}") == name);
+        *known.unwrap_or_else(|| panic!("{name} is not known"))
     });
-    let options = bug.map_or(options.clone(), |bug: Bug| bug.put_into(options));
+    let options = match bug {
+        Some(bug) => options.with_bug(bug),
+        None => options,
+    };
     println!("{options:?}");
     let (trace, coverage) = run(seed, options);
     println!("{coverage}trace {trace:016x}");

@@ -19,6 +19,14 @@ pub struct Member {
     pub crash_at: Option<u64>,
     /// Requests that clients made while it was paused.
     pub backlog: Vec<Input>,
+    /// Names its data directory, and whether the cluster knows that name.
+    pub incarnation: u64,
+    pub published: bool,
+    pub publishing: bool,
+    /// It was removed from the cluster, and knows it.
+    pub removed: bool,
+    /// Its process is not to be started any more, or not yet.
+    pub gone: bool,
     /// Counts the starts of its process.
     pub run: u64,
     pub checkpointed: u64,
@@ -41,6 +49,11 @@ impl Member {
             down_until: 0,
             crash_at: None,
             backlog: vec![],
+            incarnation: id,
+            published: false,
+            publishing: false,
+            removed: false,
+            gone: false,
             run: 0,
             checkpointed: 0,
             told: 0,
@@ -59,9 +72,10 @@ impl Member {
     /// When something of it is due next.
     pub fn next_at(&self) -> u64 {
         if self.replica.is_none() {
-            return self.down_until;
+            return if self.gone { u64::MAX } else { self.down_until };
         }
-        let clock = [Some(self.next_tick), self.wake_at].into_iter().flatten().min().map(|at| self.clock.when(at));
+        let clock =
+            [Some(self.next_tick), self.wake_at].into_iter().flatten().min().map(|at| self.clock.when(at));
         let sync = self.disk.queue.front().map(|(due, _)| *due);
         let checkpoint = self.disk.checkpointing.as_ref().map(|(due, _)| *due);
         let next = [clock, sync, checkpoint].into_iter().flatten().min();

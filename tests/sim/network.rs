@@ -9,7 +9,7 @@ use crate::options::Options;
 use partition::Shape;
 use quorate::proto::command::Batch;
 use quorate::proto::peer::Beacon;
-use quorate::replica::State;
+use quorate::replica::{Refused, State};
 use raft::eraftpb::Message;
 use rand::{Rng as _, RngExt as _};
 use rand_chacha::ChaCha8Rng;
@@ -22,6 +22,10 @@ pub enum Wire {
     SnapshotSent(bool),
     Connected,
     Unreachable,
+    /// A connection is tried.
+    Hello,
+    /// The receiver of something does not count the sender among the members any more.
+    Disowned(Refused),
 }
 
 pub struct Packet {
@@ -117,9 +121,8 @@ impl Network {
 
     /// Its machine lost power, and with it what it had not sent yet.
     pub fn forget_from(&mut self, member: u64) {
-        self.packets.retain(|_, p| {
-            p.from != member || matches!(p.wire, Wire::SnapshotSent(_) | Wire::Unreachable)
-        });
+        self.packets
+            .retain(|_, p| p.from != member || matches!(p.wire, Wire::SnapshotSent(_) | Wire::Unreachable));
     }
 
     pub fn is_cut(&self, from: u64, to: u64) -> bool {

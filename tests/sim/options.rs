@@ -35,6 +35,9 @@ pub struct Options {
     pub clock_jump_every_ms: u64,
     pub disk_trouble_every_ms: u64,
 
+    /// A change of the membership in about so many milliseconds.
+    pub membership_every_ms: u64,
+
     /// One in so many writes of a term or vote, and four times as many snapshots, is followed by a crash soon; 0: none.
     pub crash_at_write: u64,
     /// A crash before one in so many effects, ten times as often before writes; 0: none.
@@ -71,6 +74,7 @@ impl Options {
             step_aside_every_ms: pick(&[0, 0, 1_000, 10_000]),
             clock_jump_every_ms: pick(&[0, 0, 3_000, 10_000]),
             disk_trouble_every_ms: pick(&[0, 0, 3_000, 10_000]),
+            membership_every_ms: pick(&[0, 0, 1_000, 4_000]),
             crash_at_write: pick(&[0, 8, 30]),
             crash_at_effect: pick(&[0, 0, 1_000, 10_000]),
             drift_permille: pick(&[0, 0, 20, 100]),

@@ -3,7 +3,9 @@
 mod disks;
 mod effects;
 mod faults;
+mod handshake;
 mod lives;
+mod operator;
 mod phases;
 
 use crate::bugs::Bug;
@@ -18,6 +20,7 @@ use crate::network::{Network, Packet, Wire};
 use crate::options::Options;
 use crate::trace::Trace;
 use faults::Faults;
+use operator::Operator;
 use quorate::replica::{Input, MemberInfo, Reply, State};
 use quorate::store::HistoryLimits;
 use raft::eraftpb::MessageType;
@@ -46,6 +49,9 @@ pub struct World {
     coverage: Coverage,
     trace: Trace,
     faults: Faults,
+    operator: Operator,
+    /// What every founding member begins with.
+    founding: State,
     /// Whom clients may ask; all by default.
     reachable: Vec<bool>,
     /// No more faults of its own making.
@@ -77,6 +83,8 @@ impl World {
             coverage: Coverage::default(),
             trace: Trace::new(),
             faults: Faults::default(),
+            operator: Operator::default(),
+            founding: state,
             healing: false,
             options,
         }
@@ -114,7 +122,7 @@ impl World {
             let member = &self.members[at];
             if member.crash_at.is_some_and(|crash| crash <= self.now) {
                 self.crash(at);
-            } else if member.replica.is_none() && member.down_until <= self.now {
+            } else if member.replica.is_none() && !member.gone && member.down_until <= self.now {
                 self.boot(at);
             }
         }
@@ -141,6 +149,7 @@ impl World {
             }
         }
         self.let_watchers_resume();
+        self.start_joining();
     }
 
     fn input(&mut self, at: usize, input: Input) {
@@ -163,7 +172,7 @@ impl World {
                 continue;
             }
             let Packet { from, to, wire } = packet;
-            let lost = member.replica.is_none() || self.network.is_cut(from, to);
+            let lost = member.replica.is_none() || self.network.is_cut(from, to) || !self.greets(from, to);
             let input = match wire {
                 Wire::SnapshotSent(ok) => Input::SnapshotSent { peer: from, ok },
                 Wire::Unreachable => Input::Unreachable { peer: from },
@@ -175,15 +184,22 @@ impl World {
                     }
                     Input::Snapshot { message, state }
                 }
+                Wire::Disowned(how) => {
+                    self.disown(at, how);
+                    continue;
+                }
+                Wire::Hello => continue,
                 _ if lost => continue,
                 Wire::Connected => Input::Connected { peer: from },
                 Wire::Frame(messages, forwarded, beacon) => {
-                    let answers = |m: &raft::eraftpb::Message| m.get_msg_type() == MessageType::MsgReadIndexResp;
+                    let answers =
+                        |m: &raft::eraftpb::Message| m.get_msg_type() == MessageType::MsgReadIndexResp;
                     if self.has_bug(Bug::ReadsBeforeApplied) && messages.iter().any(answers) {
                         for token in self.clients.reading_at(at) {
                             self.answer(at, Reply::Read { token });
                         }
                     }
+                    let (from, messages) = self.attribute_by_bug(from, at, messages);
                     Input::Frame { from, messages, forwarded, beacon }
                 }
             };
@@ -201,11 +217,15 @@ impl World {
         member.next_tick = clock + TICK;
         self.input(at, Input::Tick);
         self.keep_clock(at);
+        self.publish(at);
+        self.try_to_connect(at);
     }
 
     fn let_clients_ask(&mut self) {
         let asked = self.members.iter().zip(&self.reachable);
-        let there = asked.map(|(m, reachable)| (*reachable && m.replica.is_some(), m.paused_until.saturating_sub(self.now)));
+        let there = asked.map(|(m, reachable)| {
+            (*reachable && m.replica.is_some(), m.paused_until.saturating_sub(self.now))
+        });
         let there: Vec<_> = there.collect();
         for (at, input) in self.clients.due(self.now, &there, &mut self.rng, &mut self.invariants) {
             self.members[at].backlog.push(input);
@@ -240,15 +260,32 @@ fn late_ms_max(options: &Options) -> u64 {
     let election = 2 * options.election_ticks * TICK_MS;
     let pause = if options.pause_every_ms > 0 { faults::PAUSE_MS.end } else { 0 };
     let jump = if options.clock_jump_every_ms > 0 { faults::JUMP_MS.end } else { 0 };
-    let disk = if options.disk_trouble_every_ms > 0 { 10 } else { 1 } * (options.sync_ms + options.install_ms);
+    let disk =
+        if options.disk_trouble_every_ms > 0 { 10 } else { 1 } * (options.sync_ms + options.install_ms);
     1_000 + 3 * election + 2 * pause + 2 * jump + 4 * (disk + options.delay_ms)
 }
 
 /// Raft's messages by their numbers; noted with sender, term, index, log term, commit, entries, refusal.
 const MESSAGES: [&str; 19] = [
-    "Hup", "Beat", "Propose", "Append", "AppendResponse", "RequestVote", "RequestVoteResponse", "Snapshot", "Heartbeat",
-    "HeartbeatResponse", "Unreachable", "SnapStatus", "CheckQuorum", "TransferLeader", "TimeoutNow", "ReadIndex",
-    "ReadIndexResp", "RequestPreVote", "RequestPreVoteResponse",
+    "Hup",
+    "Beat",
+    "Propose",
+    "Append",
+    "AppendResponse",
+    "RequestVote",
+    "RequestVoteResponse",
+    "Snapshot",
+    "Heartbeat",
+    "HeartbeatResponse",
+    "Unreachable",
+    "SnapStatus",
+    "CheckQuorum",
+    "TransferLeader",
+    "TimeoutNow",
+    "ReadIndex",
+    "ReadIndexResp",
+    "RequestPreVote",
+    "RequestPreVoteResponse",
 ];
 
 fn note_input(trace: &mut Trace, now: u64, at: usize, input: &Input) {

@@ -62,7 +62,8 @@ impl History {
         assert_eq!(store.index(), self.last_index(), "events are lost");
         let files = store.nodes().filter(|node| !node.dir);
         let found: HashMap<Key, Bytes> = files.filter_map(|n| Some((n.key, n.value?))).collect();
-        let latest = self.versions.iter().filter_map(|(key, all)| Some((key.clone(), all.last()?.1.clone()?)));
+        let latest =
+            self.versions.iter().filter_map(|(key, all)| Some((key.clone(), all.last()?.1.clone()?)));
         assert_eq!(found, latest.collect::<HashMap<_, _>>(), "the keys are not what the events made of them");
     }
 }

@@ -16,7 +16,11 @@ impl Leaders {
             return false;
         }
         let known = self.by_term.insert(standing.term, member);
-        assert!(black_box || known.is_none_or(|known| known == member), "two leaders in term {}", standing.term);
+        assert!(
+            black_box || known.is_none_or(|known| known == member),
+            "two leaders in term {}",
+            standing.term
+        );
         known.is_none()
     }
 

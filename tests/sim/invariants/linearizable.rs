@@ -28,6 +28,10 @@ impl Linearizable {
 
     /// The state that all members end with has everything that was ever shown.
     pub fn ends_at(&self, index: u64) {
-        assert!(index >= self.shown, "what was acknowledged up to {} is lost: the end is {index}", self.shown);
+        assert!(
+            index >= self.shown,
+            "what was acknowledged up to {} is lost: the end is {index}",
+            self.shown
+        );
     }
 }

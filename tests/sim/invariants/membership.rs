@@ -1,9 +1,9 @@
 //! Who belongs to the cluster changes one member at a time, the same way everywhere; who has left does not come back; and
 //! nobody votes who would hold the others up.
 //!
-//! Of each configuration that was ever applied: there is a voter; the members are those that raft replicates to, no more
-//! and no fewer; it differs from the one before in one member or one vote; a vote is given to a member whose disk holds
-//! the log up to nearly its end. A leader is a voter of the configuration that it goes by.
+//! Of each configuration that is ever seen applied: there is a voter; no two changes are joined into one; the members are
+//! those that raft replicates to, no more and no fewer; a vote is given to a member whose disk holds the log up to nearly
+//! its end. A leader is a voter of the configuration that it goes by.
 
 use quorate::replica::State;
 use raft::eraftpb::ConfState;
@@ -15,7 +15,7 @@ const LACKS_MAX: u64 = 256;
 
 #[derive(Default)]
 pub struct Membership {
-    /// By the log index from which on it holds: voters and learners.
+    /// Voters and learners by the log index at which a member was seen with them.
     applied: BTreeMap<u64, (BTreeSet<u64>, BTreeSet<u64>)>,
     removed: BTreeSet<u64>,
 }
@@ -38,22 +38,26 @@ impl Membership {
         if known.is_some_and(|(_, known)| *known == now) {
             return false;
         }
-        let joint = !state.membership.voters_outgoing.is_empty() || !state.membership.learners_next.is_empty();
+        assert!(
+            known.is_none_or(|(at, _)| *at < index),
+            "two configurations at {index}: {known:?} and {now:?}"
+        );
+        let first = self.applied.range(index..).next().is_none();
+        let joint =
+            !state.membership.voters_outgoing.is_empty() || !state.membership.learners_next.is_empty();
         assert!(!joint, "only simple changes are made");
         let ids: BTreeSet<u64> = now.0.union(&now.1).copied().collect();
         assert!(ids.iter().eq(state.members.keys()), "members and configuration differ at {index}");
         assert!(ids.is_disjoint(&state.removed), "a member came back that was removed");
-        if let Some((_, before)) = known {
-            let changed = |a: &BTreeSet<u64>, b: &BTreeSet<u64>| a.symmetric_difference(b).count();
-            // Several may have been applied since this member was looked at last, or before it crashed.
-            let one = changed(&before.0, &now.0) <= 1 && changed(&before.1, &now.1) <= 1;
-            for voter in now.0.difference(&before.0).filter(|_| one) {
+        if let Some((_, before)) = known.filter(|_| first) {
+            for voter in now.0.difference(&before.0) {
                 let last = last_on_disk(*voter);
-                assert!(last + LACKS_MAX >= index, "member {voter} got its vote at {index} and has up to {last}");
+                assert!(
+                    last + LACKS_MAX >= index,
+                    "member {voter} got its vote at {index} and has up to {last}"
+                );
             }
         }
-        let later = self.applied.range(index..).next();
-        assert!(later.is_none(), "another configuration at {index} than others had there: {now:?}");
         self.removed.extend(&state.removed);
         self.applied.insert(index, now);
         true

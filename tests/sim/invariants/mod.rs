@@ -10,6 +10,7 @@ pub mod history;
 pub mod leaders;
 pub mod linearizable;
 pub mod log_matching;
+pub mod membership;
 pub mod monotonic;
 pub mod promises;
 pub mod same_state;
@@ -22,6 +23,7 @@ use history::History;
 use leaders::Leaders;
 use linearizable::Linearizable;
 use log_matching::LogMatching;
+use membership::Membership;
 use monotonic::Monotonic;
 use promises::Promises;
 use same_state::SameState;
@@ -38,6 +40,7 @@ pub struct Invariants {
     pub log_matching: LogMatching,
     pub durability: Durability,
     pub promises: Promises,
+    pub membership: Membership,
     pub monotonic: Monotonic,
 }
 
@@ -53,6 +56,7 @@ impl Invariants {
             log_matching: LogMatching::default(),
             durability: Durability::default(),
             promises: Promises::default(),
+            membership: Membership::default(),
             monotonic: Monotonic::default(),
         }
     }

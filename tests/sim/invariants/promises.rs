@@ -7,12 +7,13 @@ use std::collections::HashMap;
 
 #[derive(Default)]
 pub struct Promises {
+    /// By data directory and term: one that was emptied has promised nothing.
     votes: HashMap<(u64, u64), u64>,
 }
 
 impl Promises {
     /// A member sends this.
-    pub fn sent(&mut self, message: &Message, disk: &Disk) {
+    pub fn sent(&mut self, message: &Message, incarnation: u64, disk: &Disk) {
         let hard_state = disk.hard_state();
         let voted_for = match message.get_msg_type() {
             MessageType::MsgAppendResponse if !message.reject => {
@@ -27,7 +28,7 @@ impl Promises {
         let durable = hard_state.term > message.term
             || (hard_state.term == message.term && hard_state.vote == voted_for);
         assert!(durable, "a vote in term {} that is not on disk: {hard_state:?}", message.term);
-        let before = self.votes.insert((message.from, message.term), voted_for);
+        let before = self.votes.insert((incarnation, message.term), voted_for);
         assert!(before.is_none_or(|before| before == voted_for), "two votes in term {}", message.term);
     }
 }

@@ -7,6 +7,7 @@ use crate::clients::Outcome;
 use crate::disk::Job;
 use crate::invariants::durability::quorum;
 use crate::invariants::leaders::Leaders;
+use crate::invariants::membership::Membership;
 use crate::network::{Packet, Wire};
 use quorate::replica::{Effects, LogPosition, Outgoing, Reply, Token};
 use quorate::store;
@@ -66,9 +67,12 @@ impl World {
         invariants.same_state.digest(state);
         if elected {
             Leaders::complete(replica, &invariants.same_state);
+            Membership::leads(member.id, state);
         }
         invariants.monotonic.step(member.id, member.run, standing, state);
         let members = &self.members;
+        let last_on_disk = |id: u64| members[(id - 1) as usize].disk.last_index();
+        invariants.membership.check(state, last_on_disk);
         let held = |index: u64| {
             let mut terms = members.iter().filter_map(|m| m.disk.term_at(index));
             terms.any(|term| {
@@ -106,8 +110,14 @@ impl World {
         if !(installs && self.has_bug(Bug::WatchGapAtInstall)) {
             self.tell_watchers(at, &effects);
         }
+        if effects.removed {
+            self.note_removed(at);
+        }
         for reply in effects.replies {
             self.maybe_crash_between(at, true)?;
+            if self.is_own(at, &reply) {
+                continue;
+            }
             if matches!(reply, Reply::Read { .. }) && self.has_bug(Bug::ReadsJoinLate) {
                 for token in self.clients.reading_at(at) {
                     self.answer(at, Reply::Read { token });
@@ -136,7 +146,11 @@ impl World {
             self.coverage.note("histories cleared");
         } else {
             let first = effects.events.first().map(|outcome| outcome.event.index);
-            assert!(first.is_none_or(|first| first == member.told + 1), "events do not follow on {}", member.told);
+            assert!(
+                first.is_none_or(|first| first == member.told + 1),
+                "events do not follow on {}",
+                member.told
+            );
         }
         for watcher in self.watchers.iter_mut().filter(|w| w.at == Some(at)) {
             if effects.watchers_cleared {
@@ -153,7 +167,8 @@ impl World {
         let (token, outcome): (Token, _) = match reply {
             Reply::Write { token, result } => (token, Outcome::Written(result)),
             Reply::Read { token } => (token, Outcome::Read(replica.state().store.clone())),
-            Reply::Published { .. } | Reply::Changed { .. } => return,
+            Reply::Published { .. } => return,
+            Reply::Changed { result, .. } => return self.answer_operator(&result),
             Reply::Failed { token, reason } => (token, Outcome::Failed(reason)),
         };
         self.clients.answer(token, outcome, self.now, &mut self.invariants, &mut self.coverage);
@@ -161,13 +176,17 @@ impl World {
 
     pub(super) fn send(&mut self, at: usize, to: u64, wire: Wire) {
         let member = &self.members[at];
+        if !member.replica.as_ref().is_some_and(|replica| Self::knows(replica, to)) {
+            return;
+        }
         if let Wire::Frame(messages, ..) = &wire
             && !self.options.black_box
         {
-            messages.iter().for_each(|message| self.invariants.promises.sent(message, &member.disk));
+            messages
+                .iter()
+                .for_each(|message| self.invariants.promises.sent(message, member.incarnation, &member.disk));
         }
         let packet = Packet { from: member.id, to, wire };
         self.network.send(self.now, packet, &mut self.rng);
     }
 }
-

@@ -19,12 +19,20 @@ pub(super) struct Faults {
     step_aside: u64,
     clock_jump: u64,
     disk_trouble: u64,
+    membership: u64,
 }
 
 impl Faults {
     pub(super) fn next_at(&self) -> u64 {
-        let all =
-            [self.crash, self.pause, self.partition, self.step_aside, self.clock_jump, self.disk_trouble];
+        let all = [
+            self.crash,
+            self.pause,
+            self.partition,
+            self.step_aside,
+            self.clock_jump,
+            self.disk_trouble,
+            self.membership,
+        ];
         all.into_iter().min().unwrap_or(u64::MAX)
     }
 }
@@ -74,6 +82,11 @@ impl World {
         self.faults.disk_trouble = next.min(end);
         if strikes {
             self.trouble_disk(some);
+        }
+        let (strikes, next) = self.due(self.faults.membership, options.membership_every_ms);
+        self.faults.membership = next.min(end);
+        if strikes {
+            self.operate();
         }
     }
 

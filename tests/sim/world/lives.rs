@@ -24,12 +24,19 @@ impl World {
             seed: self.rng.next_u64(),
             election_ticks: self.options.election_ticks as usize,
             request_timeout: REQUEST_TIMEOUT,
+            incarnation: member.incarnation,
+            strict_reconfig: true,
         };
         let clock = member.disk.clock.map(|(term, time, noted)| match self.options.bug {
             Some(Bug::LeaderlessTime) => (term, time.plus(self.now - noted)),
             _ => (term, time),
         });
         let recovered = member.disk.recover(clock, &mut self.rng, &mut self.coverage);
+        if recovered.state.removed.contains(&member.id) {
+            self.coverage.note("starts refused: removed");
+            (member.gone, member.removed) = (true, true);
+            return;
+        }
         let replica = Replica::new(config, recovered, Duration::ZERO).expect("a member starts from its disk");
         member.checkpointed = replica.state().applied.index;
         member.told = replica.state().store.index();
@@ -64,12 +71,13 @@ impl World {
         self.end(at, down_until, false);
     }
 
-    fn end(&mut self, at: usize, down_until: u64, power: bool) {
+    pub(super) fn end(&mut self, at: usize, down_until: u64, power: bool) {
         let member = &mut self.members[at];
         self.trace.note(self.now, at, "end, down until", &[down_until]);
         member.replica = None;
         member.crash_at = None;
         member.dirty = false;
+        (member.publishing, member.published) = (false, false);
         member.backlog.clear();
         member.paused_until = 0;
         member.down_until = down_until;
@@ -104,7 +112,8 @@ impl World {
             let at = self.rng.random_range(0..self.members.len());
             watcher.back_at = self.now + self.rng.random_range(1..200);
             let member = &self.members[at];
-            let Some(replica) = member.replica.as_ref().filter(|_| member.runs(self.now)) else { continue };
+            let serves = member.runs(self.now) && !member.removed && self.reachable[at];
+            let Some(replica) = member.replica.as_ref().filter(|_| serves) else { continue };
             watcher.at = Some(at);
             if self.options.bug != Some(Bug::WatchResumedAtPresent) {
                 watcher.resume(&replica.state().store, &mut self.coverage);

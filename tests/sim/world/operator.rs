@@ -4,7 +4,7 @@
 use super::{World, history_limits};
 use crate::disk::Disk;
 use crate::member::Member;
-use quorate::replica::{ChangeError, Input, MemberChange, MemberInfo, Replica, Reply, State, Token};
+use quorate::replica::{ChangeError, Input, MemberChange, MemberInfo, Replica, State, Token};
 use rand::{Rng as _, RngExt as _};
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ pub(super) struct Operator {
     /// Were asked to be added, and are started when a member says that they were.
     joining: Vec<u64>,
     /// Machines that are gone for good, or came back empty.
-    pub lost: BTreeSet<u64>,
+    pub(super) lost: BTreeSet<u64>,
 }
 
 impl World {
@@ -64,9 +64,13 @@ impl World {
         let id = self.members.len() as u64 + 1;
         let drift = self.options.drift_permille;
         let rate = self.rng.random_range(1_000 - drift..=1_000 + drift);
-        let nothing = State::joining(state.cluster_id, std::collections::BTreeMap::new(), history_limits(&self.options));
+        let nothing = State::joining(
+            state.cluster_id,
+            std::collections::BTreeMap::new(),
+            history_limits(&self.options),
+        );
         let mut member = Member::new(id, Disk::joining(&nothing, self.options.bug), rate);
-        member.down_until = u64::MAX;
+        member.gone = true;
         self.members.push(member);
         self.reachable.push(true);
         self.operator.joining.push(id);
@@ -108,13 +112,14 @@ impl World {
         self.crash(at);
         if self.rng.random_range(0..2) == 0 {
             self.coverage.note("machines lost");
-            self.members[at].down_until = u64::MAX;
+            self.members[at].gone = true;
             return;
         }
         self.coverage.note("machines wiped");
-        let infos = newest.members.iter().map(|(id, info)| {
-            (*id, MemberInfo { incarnation: 0, client_urls: vec![], ..info.clone() })
-        });
+        let infos = newest
+            .members
+            .iter()
+            .map(|(id, info)| (*id, MemberInfo { incarnation: 0, client_urls: vec![], ..info.clone() }));
         let (infos, limits) = (infos.collect(), history_limits(&self.options));
         let member = &mut self.members[at];
         member.incarnation += 1 << 32;
@@ -138,22 +143,17 @@ impl World {
             let joining = State::joining(state.cluster_id, (*state.members).clone(), limits);
             let member = &mut self.members[(id - 1) as usize];
             member.disk = Disk::joining(&joining, self.options.bug);
+            member.gone = false;
             member.down_until = self.now + 1;
             self.coverage.note("members joined");
         }
     }
 
-    pub(super) fn answer_operator(&mut self, reply: &Reply) {
-        let what = match reply {
-            Reply::Changed { result: Ok(_), .. } => "changes of membership",
-            Reply::Changed { result: Err(ChangeError::NoQuorum { .. }), .. } => "changes refused: no quorum",
-            Reply::Changed { result: Err(_), .. } => "changes refused",
-            _ => "changes without an answer",
-        };
-        self.coverage.note(what);
+    pub(super) fn answer_operator(&mut self, result: &Result<(u64, MemberInfo), ChangeError>) {
+        self.coverage.note(match result {
+            Ok(_) => "changes of membership",
+            Err(ChangeError::NoQuorum { .. }) => "changes refused: no quorum",
+            Err(_) => "changes refused",
+        });
     }
-}
-
-pub(super) fn is_operators(token: Token) -> bool {
-    token.0 & OPERATOR != 0
 }
