@@ -27,7 +27,7 @@ impl Connection {
     pub(crate) async fn open(address: &str) -> Result<Self, Failure> {
         let stream = TcpStream::connect(address).await.map_err(|error| format!("{address}: {error}"))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(16 * 1024) })
+        Ok(Self { stream, buffer: Vec::with_capacity(1024) })
     }
 
     /// Sends one request and reads its answer; gives the status.
@@ -45,6 +45,59 @@ impl Connection {
         let answer = Answer { status, body: self.buffer[body..end].to_vec() };
         self.buffer.drain(..end);
         Ok(answer)
+    }
+
+    /// Sends a request and reads the head of its answer only; the body may be long in coming.
+    pub(crate) async fn begin(&mut self, request: &[u8]) -> Result<u16, Failure> {
+        self.stream.write_all(request).await?;
+        loop {
+            if let Some(at) = find(&self.buffer, b"\r\n\r\n") {
+                let (status, _) = parse_head(&self.buffer[..at + 4])?;
+                return Ok(status);
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// Reads the rest of the answer that was begun.
+    pub(crate) async fn finish(&mut self) -> Result<(), Failure> {
+        let (_, end, _) = self.read_answer().await?;
+        self.buffer.drain(..end);
+        Ok(())
+    }
+
+    /// Sends a request and reads its answer without keeping it; gives the status and the number of bytes.
+    pub(crate) async fn drain(&mut self, request: &[u8]) -> Result<(u16, u64), Failure> {
+        let status = self.begin(request).await?;
+        let at = find(&self.buffer, b"\r\n\r\n").ok_or("the head is gone")? + 4;
+        let (_, framing) = parse_head(&self.buffer[..at])?;
+        let mut bytes = 0;
+        if let Framing::Length(length) = framing {
+            while self.buffer.len() < at + length {
+                self.fill().await?;
+            }
+            self.buffer.drain(..at + length);
+            return Ok((status, length as u64));
+        }
+        self.buffer.drain(..at);
+        loop {
+            let Some(line) = find(&self.buffer, b"\r\n") else {
+                self.fill().await?;
+                continue;
+            };
+            let size = chunk_size(&self.buffer[..line])?;
+            let mut left = line + 2 + size + 2;
+            while left > self.buffer.len() {
+                left -= self.buffer.len();
+                self.buffer.clear();
+                self.fill().await?;
+            }
+            self.buffer.drain(..left);
+            bytes += size as u64;
+            if size == 0 {
+                return Ok((status, bytes));
+            }
+        }
     }
 
     /// Status, end of the answer in the buffer, start of its body (chunk marks included).
@@ -74,8 +127,7 @@ impl Connection {
                 self.fill().await?;
                 continue;
             };
-            let size = std::str::from_utf8(&self.buffer[at..at + line])?;
-            let size = usize::from_str_radix(size.split(';').next().unwrap_or(size).trim(), 16)?;
+            let size = chunk_size(&self.buffer[at..at + line])?;
             let end = at + line + 2 + size + 2;
             while self.buffer.len() < end {
                 self.fill().await?;
@@ -93,6 +145,11 @@ impl Connection {
             _ => Ok(()),
         }
     }
+}
+
+fn chunk_size(line: &[u8]) -> Result<usize, Failure> {
+    let size = std::str::from_utf8(line)?;
+    Ok(usize::from_str_radix(size.split(';').next().unwrap_or(size).trim(), 16)?)
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {

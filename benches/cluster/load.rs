@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     GetLocal,
     /// Nine linearizable reads to one write.
     Mixed,
+    /// Keeps keys alive that have a time to live.
+    Refresh,
 }
 
 /// One line of the table.
@@ -61,11 +63,27 @@ pub(crate) fn row_by_name(name: &str) -> Result<Row, String> {
     })
 }
 
+/// How the keys lie in the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// All in one directory.
+    Flat,
+    /// A hundred to a directory, four levels deep.
+    Deep,
+}
+
 /// The keyspace that requests draw from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Workload {
     pub(crate) keys: u32,
     pub(crate) value_size: usize,
+    pub(crate) shape: Shape,
+}
+
+impl Workload {
+    pub(crate) fn form(&self) -> String {
+        format!("value={}", "v".repeat(self.value_size))
+    }
 }
 
 /// What one row came to in one round.
@@ -79,6 +97,12 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// Counts what another saw at the same time.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.latencies.merge(&other.latencies);
+        self.failed += other.failed;
+    }
+
     pub(crate) fn per_second(&self) -> f64 {
         self.latencies.total() as f64 / self.measured.as_secs_f64()
     }
@@ -90,27 +114,40 @@ const WARM_UP: Duration = Duration::from_millis(500);
 const STALLED: Duration = Duration::from_secs(30);
 const FILL_CONNECTIONS: u32 = 64;
 
-fn path(product: Product, kind: Kind, key: u32) -> String {
+pub(crate) fn path(product: Product, kind: Kind, shape: Shape, key: u32) -> String {
     // etcd answers a plain GET from the member's own state, Quorate with every acknowledged write.
     let query = match (kind, product) {
         (Kind::Get, Product::Etcd) => "?quorum=true",
         (Kind::GetLocal, Product::Quorate) => "?quorum=false",
         _ => "",
     };
-    format!("/v2/keys/bench/{key:08}{query}")
+    match shape {
+        Shape::Flat => format!("/v2/keys/bench/{key:08}{query}"),
+        Shape::Deep => {
+            let (top, middle, low) = (key / 1_000_000, key / 10_000 % 100, key / 100 % 100);
+            format!("/v2/keys/deep/{top:02}/{middle:02}/{low:02}/{key:08}{query}")
+        }
+    }
 }
 
 /// Writes every key once.
 pub(crate) async fn fill(product: Product, members: &[Member], work: Workload) -> Result<(), Failure> {
-    let form = Arc::new(format!("value={}", "v".repeat(work.value_size)));
+    let paths = (0..work.keys).map(|key| path(product, Kind::Put, work.shape, key));
+    write_all(members, paths.collect(), &work.form()).await
+}
+
+/// Writes one form to each of the paths, as fast as it goes.
+pub(crate) async fn write_all(members: &[Member], paths: Vec<String>, form: &str) -> Result<(), Failure> {
+    let paths = Arc::new(paths);
+    let form = Arc::new(form.to_owned());
     let mut tasks = JoinSet::new();
     for index in 0..FILL_CONNECTIONS {
         let address = members[index as usize % members.len()].client.clone();
-        let form = Arc::clone(&form);
+        let (paths, form) = (Arc::clone(&paths), Arc::clone(&form));
         tasks.spawn(async move {
             let mut connection = Connection::open(&address).await?;
-            for key in (index..work.keys).step_by(FILL_CONNECTIONS as usize) {
-                let request = http::put(&path(product, Kind::Put, key), &form);
+            for path in paths.iter().skip(index as usize).step_by(FILL_CONNECTIONS as usize) {
+                let request = http::put(path, &form);
                 let status = tokio::time::timeout(STALLED, connection.exchange(&request)).await??;
                 if status >= 300 {
                     return Err(Failure::from(format!("{address}: status {status} to the write of a key")));
@@ -133,7 +170,7 @@ pub(crate) async fn run(
     work: Workload,
     length: Duration,
 ) -> Result<Outcome, Failure> {
-    let form = Arc::new(format!("value={}", "v".repeat(work.value_size)));
+    let form = Arc::new(work.form());
     let from = Instant::now() + WARM_UP;
     let window = Window { from, until: from + length };
     let mut tasks = JoinSet::new();
@@ -183,17 +220,7 @@ async fn drive(
     let mut failed = 0;
     let mut now = Instant::now();
     while now < window.until {
-        let write = match kind {
-            Kind::Put => true,
-            Kind::Get | Kind::GetLocal => false,
-            Kind::Mixed => random.random_range(0..10) == 0,
-        };
-        let key = random.random_range(0..work.keys);
-        let request = match (write, kind) {
-            (true, _) => http::put(&path(product, Kind::Put, key), &form),
-            (false, Kind::GetLocal) => http::get(&path(product, Kind::GetLocal, key)),
-            (false, _) => http::get(&path(product, Kind::Get, key)),
-        };
+        let request = request(kind, product, work, &form, &mut random);
         let started = Instant::now();
         let status = connection.exchange(&request).await?;
         now = Instant::now();
@@ -206,4 +233,28 @@ async fn drive(
         }
     }
     Ok((latencies, failed))
+}
+
+/// The next request of a row: its key, and in a mixed row whether it writes, drawn at random.
+pub(crate) fn request(
+    kind: Kind,
+    product: Product,
+    work: Workload,
+    form: &str,
+    random: &mut SmallRng,
+) -> Vec<u8> {
+    let write = match kind {
+        Kind::Put | Kind::Refresh => true,
+        Kind::Get | Kind::GetLocal => false,
+        Kind::Mixed => random.random_range(0..10) == 0,
+    };
+    let key = random.random_range(0..work.keys);
+    match (write, kind) {
+        (_, Kind::Refresh) => {
+            http::put(&path(product, Kind::Put, work.shape, key), "ttl=3600&refresh=true&prevExist=true")
+        }
+        (true, _) => http::put(&path(product, Kind::Put, work.shape, key), form),
+        (false, Kind::GetLocal) => http::get(&path(product, Kind::GetLocal, work.shape, key)),
+        (false, _) => http::get(&path(product, Kind::Get, work.shape, key)),
+    }
 }

@@ -42,9 +42,48 @@ pub(crate) fn require_real_disk(dir: &Path) -> Result<(), Failure> {
 
 /// Seconds of CPU that this process has used.
 pub(crate) fn own_cpu_time() -> f64 {
+    cpu_time("self")
+}
+
+/// Seconds of CPU that a process has used.
+pub(crate) fn cpu_time_of(pid: u32) -> f64 {
+    cpu_time(&pid.to_string())
+}
+
+/// Bytes of memory that a process has resident now (`VmRSS`), or had at most (`VmHWM`).
+pub(crate) fn memory(pid: u32, field: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let kilobytes = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
+
+/// Forgets how much memory a process had at most.
+pub(crate) fn reset_memory_peak(pid: u32) {
+    // Without this right the peak stays what it was: the figure is then too high, not too low.
+    let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+}
+
+/// Bytes that a process has had written to the disk.
+pub(crate) fn written_bytes(pid: u32) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    line.and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
+}
+
+/// Lets this process, and the members that it starts, have as many sockets as the machine allows; how many.
+pub(crate) fn raise_descriptor_limit() -> u64 {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+fn cpu_time(process: &str) -> f64 {
     /// `/proc` counts in this, whatever the kernel's own tick (`sysconf(_SC_CLK_TCK)` is 100 on every Linux).
     const TICKS_PER_SECOND: f64 = 100.0;
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // The name of the program, in parentheses, may hold spaces: count the fields after it.
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
     let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);

@@ -8,17 +8,24 @@
 //! not show: members on machines of their own. Generator and members share the cores here, for both sides alike; the
 //! table says how much of one core the generator took.
 
+mod figures;
 mod histogram;
 mod http;
+mod large;
 mod load;
 mod machine;
+mod open_loop;
+mod plot;
 mod process;
 mod report;
+mod scenarios;
+mod steps;
 
 use clap::Parser;
 use load::{Outcome, ROWS, Row};
 use process::{Cluster, Product};
 use report::Report;
+use scenarios::{Found, Scenario, Sizes};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -37,10 +44,16 @@ struct Options {
     /// Seconds that each row is measured in each round, after a warm-up
     #[arg(long, default_value_t = 8.0, value_parser = parse_seconds)]
     seconds: f64,
-    /// Rows to run, by name, separated by commas [default: all]
+    /// Rows to run, by name, separated by commas, and no watchers, listings and memory after them [default: all, and these]
     #[arg(long, value_delimiter = ',', value_parser = load::row_by_name)]
     rows: Vec<Row>,
-    /// Members on each side: 1 or 3
+    /// Leave out the rows and what follows them: scenarios only
+    #[arg(long, conflicts_with = "rows", requires = "scenarios")]
+    no_rows: bool,
+    /// What to measure once a side after the rounds, separated by commas
+    #[arg(long, value_delimiter = ',', value_enum)]
+    scenarios: Vec<Scenario>,
+    /// Members on each side: 1, 3 or 5
     #[arg(long, default_value_t = 3, value_parser = parse_members)]
     members: usize,
     /// Distinct keys, written before the first row; each request picks one uniformly
@@ -55,7 +68,7 @@ struct Options {
     /// Measure etcd alone
     #[arg(long)]
     etcd_only: bool,
-    /// One round of one second a row: shows that everything works, measures little
+    /// One round of half a second a row, and small steps and scenarios: shows that everything works, measures little
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     quick: bool,
     /// The server to measure [default: the one that cargo built with this benchmark]
@@ -86,7 +99,8 @@ fn parse_members(text: &str) -> Result<usize, String> {
     match text {
         "1" => Ok(1),
         "3" => Ok(3),
-        _ => Err("1 or 3".into()),
+        "5" => Ok(5),
+        _ => Err("1, 3 or 5".into()),
     }
 }
 
@@ -100,6 +114,16 @@ impl Options {
             products.push(Product::Quorate);
         }
         products
+    }
+
+    fn steps(&self) -> steps::Scale {
+        let (watchers, listed_keys) = if self.quick { (200, 1_000) } else { (10_000, 20_000) };
+        let length = Duration::from_secs_f64(self.seconds);
+        steps::Scale { watchers, listed_keys, value_size: self.value_size as usize, length }
+    }
+
+    fn sizes(&self) -> Sizes {
+        if self.quick { scenarios::QUICK } else { scenarios::FULL }
     }
 
     fn program(&self, product: Product) -> &Path {
@@ -128,11 +152,9 @@ fn main() -> ExitCode {
     }
     let mut options = Options::parse();
     if options.quick {
-        (options.rounds, options.seconds) = (1, 1.0);
+        (options.rounds, options.seconds) = (1, 0.5);
     }
-    if options.rows.is_empty() {
-        options.rows = ROWS.to_vec();
-    }
+    machine::raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -164,14 +186,16 @@ async fn compare(options: &Options) -> Result<(), Failure> {
     for &product in &products {
         versions.push((product, process::version(product, options.program(product))?));
     }
-    let mut report = Report::new(options.rows.clone(), versions);
-    for round in 1..=options.rounds {
+    let rows = if options.rows.is_empty() { ROWS.to_vec() } else { options.rows.clone() };
+    let mut report = Report::new(if options.no_rows { Vec::new() } else { rows }, versions);
+    for round in 1..=if options.no_rows { 0 } else { options.rounds } {
         report.fsync.merge(&machine::measure_fsync(&data_root)?);
         for &product in &products {
             measure_side(options, product, &data_root, round, &mut report).await?;
         }
         products.reverse();
     }
+    let found = measure_scenarios(options, &products, &data_root).await?;
     let setting = report::Setting {
         rounds: options.rounds,
         seconds: options.seconds,
@@ -181,14 +205,27 @@ async fn compare(options: &Options) -> Result<(), Failure> {
         machine: machine::describe(),
         date: machine::today(),
     };
-    let text = report.render(&setting);
+    let mut text = report.render(&setting);
+    if !found.figures.is_empty() {
+        text.push_str("\nOnce a side, on a fresh cluster for each:\n\n");
+        text.push_str(&found.figures.render());
+    }
     println!("\n{text}");
     let out = options
         .out
         .clone()
         .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("benches").join("results"));
     std::fs::create_dir_all(&out)?;
-    let file = out.join(format!("{}-cluster.md", setting.date));
+    for (points, name, title) in [
+        (&found.puts, "put", "PUT: latency against load"),
+        (&found.gets, "get", "GET linearizable: latency against load"),
+    ] {
+        if !points.is_empty() {
+            std::fs::write(out.join(format!("{}-{name}.svg", setting.date)), plot::render(title, points))?;
+        }
+    }
+    let kind = if options.no_rows { "scenarios" } else { "cluster" };
+    let file = out.join(format!("{}-{kind}.md", setting.date));
     std::fs::write(&file, &text)?;
     eprintln!("written to {}", file.display());
     match report.failed_requests() {
@@ -206,10 +243,11 @@ async fn measure_side(
     report: &mut Report,
 ) -> Result<(), Failure> {
     let mut cluster = Cluster::start(product, options.program(product), options.members, data_root).await?;
-    let work = load::Workload { keys: options.keys, value_size: options.value_size as usize };
+    let value_size = options.value_size as usize;
+    let work = load::Workload { keys: options.keys, value_size, shape: load::Shape::Flat };
     let result = async {
         load::fill(product, cluster.members(), work).await?;
-        for &row in &options.rows {
+        for &row in &report.rows() {
             let outcome: Outcome =
                 load::run(row, product, cluster.members(), work, Duration::from_secs_f64(options.seconds))
                     .await?;
@@ -225,8 +263,36 @@ async fn measure_side(
             );
             report.add(row, product, outcome);
         }
+        if options.rows.is_empty() {
+            steps::run(product, &cluster, options.steps(), &mut report.figures).await?;
+        }
         Ok::<(), Failure>(())
     }
     .await;
     result.map_err(|error| format!("{}: {error}\n{}", product.name(), cluster.evidence()).into())
+}
+
+/// Every scenario, once a side.
+async fn measure_scenarios(
+    options: &Options,
+    products: &[Product],
+    data_root: &Path,
+) -> Result<Found, Failure> {
+    let mut found = Found::default();
+    // Each on a cluster of its own, but where nothing is measured anyway.
+    let together = if options.quick { options.scenarios.len().max(1) } else { 1 };
+    for scenarios in options.scenarios.chunks(together) {
+        for &product in products {
+            let mut cluster =
+                Cluster::start(product, options.program(product), options.members, data_root).await?;
+            for &scenario in scenarios {
+                eprintln!("{scenario:?}, {}", product.name());
+                let done = scenarios::run(scenario, product, &mut cluster, options.sizes(), &mut found).await;
+                done.map_err(|error| {
+                    format!("{scenario:?}, {}: {error}\n{}", product.name(), cluster.evidence())
+                })?;
+            }
+        }
+    }
+    Ok(found)
 }

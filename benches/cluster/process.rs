@@ -3,6 +3,7 @@
 
 use crate::Failure;
 use crate::http::{self, Connection};
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -35,6 +36,14 @@ pub(crate) struct Member {
     pub(crate) client: String,
     process: Child,
     log: PathBuf,
+    /// The program with its arguments, to start it again.
+    command: Vec<OsString>,
+}
+
+impl Member {
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
 }
 
 /// Members on one machine, each with its own data directory.
@@ -130,6 +139,32 @@ impl Cluster {
         text
     }
 
+    /// Stops the last member in an orderly way and starts it again; gives how long it took from there until it answered a
+    /// read of its own state.
+    pub(crate) async fn restart_last(&mut self) -> Result<Duration, Failure> {
+        let member = self.members.last_mut().ok_or("no members")?;
+        let pid = rustix::process::Pid::from_child(&member.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        member.process.wait()?;
+        let started = Instant::now();
+        member.process = launch(&member.command, &member.log)?;
+        let request = http::get("/v2/keys/?quorum=false");
+        loop {
+            if let Ok(mut connection) = Connection::open(&member.client).await
+                && connection.begin(&request).await.is_ok_and(|status| status == 200)
+            {
+                return Ok(started.elapsed());
+            }
+            if let Some(status) = member.process.try_wait()? {
+                return Err(format!("{} ended while starting: {status}", member.name).into());
+            }
+            if started.elapsed() > READY_WITHIN {
+                return Err(format!("{} not back within {} s", member.name, READY_WITHIN.as_secs()).into());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     async fn wait_until_ready(&mut self) -> Result<(), Failure> {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
@@ -194,25 +229,40 @@ fn spawn(
     let name = format!("m{number}");
     let (client_url, peer_url) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
     let log = dir.join(format!("{name}.log"));
-    let mut command = Command::new(program);
-    command.args(["--name", &name, "--data-dir"]).arg(dir.join(&name));
-    command.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
-    command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
-    command.args(["--initial-cluster", initial, "--initial-cluster-state", "new"]);
-    if product == Product::Etcd {
-        command.args(["--enable-v2=true", "--logger", "zap", "--log-level", "error"]);
+    let mut command: Vec<OsString> = vec![program.into(), "--name".into(), name.clone().into()];
+    command.extend(["--data-dir".into(), dir.join(&name).into_os_string()]);
+    for (flag, value) in [
+        ("--listen-client-urls", client_url.as_str()),
+        ("--advertise-client-urls", &client_url),
+        ("--listen-peer-urls", &peer_url),
+        ("--initial-advertise-peer-urls", &peer_url),
+        ("--initial-cluster", initial),
+        ("--initial-cluster-state", "new"),
+    ] {
+        command.extend([flag.into(), value.into()]);
     }
+    if product == Product::Etcd {
+        command.extend(["--enable-v2=true", "--logger", "zap", "--log-level", "error"].map(OsString::from));
+    }
+    let process = launch(&command, &log)?;
+    Ok(Member { name, client: format!("127.0.0.1:{client}"), process, log, command })
+}
+
+fn launch(line: &[OsString], log: &Path) -> Result<Child, Failure> {
+    let [program, arguments @ ..] = line else { return Err("no program".into()) };
+    let mut command = Command::new(program);
+    command.args(arguments);
     // A setting in the caller's environment would be a setting of the members.
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with("ETCD_") {
             command.env_remove(variable);
         }
     }
-    let process = command
+    let log = File::options().append(true).create(true).open(log)?;
+    command
         .stdin(Stdio::null())
-        .stdout(File::create(&log)?)
-        .stderr(File::options().append(true).open(&log)?)
+        .stdout(log.try_clone()?)
+        .stderr(log)
         .spawn()
-        .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
-    Ok(Member { name, client: format!("127.0.0.1:{client}"), process, log })
+        .map_err(|error| format!("cannot start {}: {error}", program.display()).into())
 }

@@ -1,5 +1,6 @@
 //! The table.
 
+use crate::figures::{Figures, median};
 use crate::histogram::Histogram;
 use crate::load::{Outcome, Row};
 use crate::process::Product;
@@ -10,6 +11,8 @@ pub(crate) struct Report {
     rows: Vec<Row>,
     versions: Vec<(Product, String)>,
     outcomes: Vec<(Row, Product, Outcome)>,
+    /// What is not requests per second.
+    pub(crate) figures: Figures,
     /// The disk's own times, from before each round.
     pub(crate) fsync: Histogram,
 }
@@ -38,11 +41,21 @@ struct Summary {
 
 impl Report {
     pub(crate) fn new(rows: Vec<Row>, versions: Vec<(Product, String)>) -> Self {
-        Self { rows, versions, outcomes: Vec::new(), fsync: Histogram::default() }
+        Self {
+            rows,
+            versions,
+            outcomes: Vec::new(),
+            figures: Figures::default(),
+            fsync: Histogram::default(),
+        }
     }
 
     pub(crate) fn add(&mut self, row: Row, product: Product, outcome: Outcome) {
         self.outcomes.push((row, product, outcome));
+    }
+
+    pub(crate) fn rows(&self) -> Vec<Row> {
+        self.rows.clone()
     }
 
     pub(crate) fn failed_requests(&self) -> u64 {
@@ -102,6 +115,10 @@ impl Report {
         for &row in &self.rows {
             self.render_row(&mut text, row);
         }
+        if !self.figures.is_empty() {
+            line(&mut text, "");
+            text.push_str(&self.figures.render());
+        }
         text
     }
 
@@ -135,16 +152,6 @@ impl Report {
 fn line(text: &mut String, line: &str) {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{line}");
-}
-
-/// Of sorted numbers.
-fn median(sorted: &[f64]) -> Option<f64> {
-    let middle = sorted.len() / 2;
-    match sorted.len() {
-        0 => None,
-        length if length % 2 == 1 => Some(sorted[middle]),
-        _ => Some(f64::midpoint(sorted[middle - 1], sorted[middle])),
-    }
 }
 
 /// Nanoseconds, for people.

@@ -8,6 +8,10 @@ use std::process::ExitCode;
 /// The command line or the environment makes no sense.
 const EXIT_USAGE: u8 = 2;
 
+/// Requests and log entries are made on one thread and dropped on another all the time, which this one is made for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let args = std::env::args_os().skip(1).map(OsString::into_string).collect::<Result<Vec<String>, _>>();
     let args = match args {
@@ -51,6 +55,9 @@ fn check(data_dir: &Path) -> ExitCode {
     match quorate::storage::check(data_dir) {
         Ok(report) => {
             let printed = print(&(report.lines.join("\n") + "\n"));
+            for problem in &report.problems {
+                eprintln!("quorate: {problem}");
+            }
             if report.is_sound() { printed } else { ExitCode::FAILURE }
         }
         Err(error) => {

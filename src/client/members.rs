@@ -46,6 +46,13 @@ impl Client {
         accepted(&self.transport.execute(&with_urls(Method::PUT, path, peer_urls)).await?)
     }
 
+    /// Has a standby with this id (hexadecimal) get a vote as soon as it has caught up. An extension: etcd has none.
+    pub async fn member_promote(&self, id: &str) -> Result<(), Error> {
+        let path = format!("/v2/members{}/promote", escape::key_path(id));
+        let request = Request { method: Method::POST, once: true, ..Request::get(path) };
+        accepted(&self.transport.execute(&request).await?)
+    }
+
     /// The client URLs of all members, as the older `/v2/machines` lists them.
     pub async fn machines(&self) -> Result<Vec<String>, Error> {
         let answer = self.transport.execute(&Request::get("/v2/machines")).await?;

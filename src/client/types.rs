@@ -135,6 +135,9 @@ pub struct Member {
     /// Where clients reach it; empty until it has started.
     #[serde(default, rename = "clientURLs", deserialize_with = "null_is_empty")]
     pub client_urls: Vec<String>,
+    /// It replicates and has no vote. Never of an etcd's.
+    #[serde(default, rename = "isLearner")]
+    pub is_learner: bool,
 }
 
 /// What a server says of its version.

@@ -63,6 +63,7 @@ pub(super) enum Action {
     MemberList,
     MemberRemove,
     MemberUpdate,
+    MemberPromote,
     /// Only its subcommands do something.
     Group(&'static [Spec]),
     /// Known from etcd's tool, and refused.
@@ -276,6 +277,7 @@ async fn carry_out(action: Action, context: &Context<'_>) -> Result<(), Failure>
         Action::MemberList => member::list(context).await,
         Action::MemberRemove => member::remove(context).await,
         Action::MemberUpdate => member::update(context).await,
+        Action::MemberPromote => member::promote(context).await,
         // Neither comes here: groups go on to a subcommand, refusals have been answered.
         Action::Group(_) | Action::Refused => Err(Failure::silent(BAD_ARGS)),
     }

@@ -1,8 +1,9 @@
-//! `member list`, `add`, `remove`, `update`. Their errors stand on stderr without the word `Error`.
+//! `member list`, `add`, `remove`, `update`, `promote`. Their errors stand on stderr without the word `Error`.
 
 use super::app::{Action, Context, Spec};
 use super::failure::{BAD_ARGS, Failure, note};
 use std::io::{self, Write as _};
+use std::time::{Duration, Instant};
 
 pub(super) const SPEC: Spec =
     Spec::new("member", "member add, remove and list subcommands", "", Action::Group(SUBCOMMANDS));
@@ -22,7 +23,16 @@ const SUBCOMMANDS: &[Spec] = &[
         "<memberID> <peerURLs>",
         Action::MemberUpdate,
     ),
+    Spec::new(
+        "promote",
+        "give a member that follows as a standby its vote",
+        "<memberID>",
+        Action::MemberPromote,
+    ),
 ];
+
+/// How long a standby may take to catch up while somebody waits.
+const PROMOTION: Duration = Duration::from_secs(30);
 
 fn bare(error: impl std::fmt::Display) -> Failure {
     Failure::bare(BAD_ARGS, error)
@@ -44,11 +54,12 @@ pub(super) async fn list(context: &Context<'_>) -> Result<(), Failure> {
         } else {
             writeln!(
                 out,
-                "{}: name={} peerURLs={peer_urls} clientURLs={} isLeader={}",
+                "{}: name={} peerURLs={peer_urls} clientURLs={} isLeader={}{}",
                 member.id,
                 member.name,
                 member.client_urls.join(","),
-                member.id == leader.id
+                member.id == leader.id,
+                if member.is_learner { " isLearner=true" } else { "" }
             )?;
         }
     }
@@ -113,4 +124,23 @@ pub(super) async fn update(context: &Context<'_>) -> Result<(), Failure> {
     let urls: Vec<String> = urls.split(',').map(str::to_owned).collect();
     context.client().await?.member_update(id, &urls).await.map_err(bare)?;
     Ok(writeln!(io::stdout(), "Updated member with ID {id} in cluster")?)
+}
+
+/// Waits until the member votes: an operator goes on to the next machine when this returns.
+pub(super) async fn promote(context: &Context<'_>) -> Result<(), Failure> {
+    let [id] = context.command.args.as_slice() else {
+        return Err(bare("Provide a single member ID"));
+    };
+    let client = context.client().await?;
+    client.member_promote(id).await.map_err(bare)?;
+    let until = Instant::now() + PROMOTION;
+    while client.members().await.map_err(bare)?.iter().any(|member| member.id == *id && member.is_learner) {
+        if Instant::now() >= until {
+            return Err(bare(format_args!(
+                "Member {id} is to be promoted, but has not caught up yet: it votes when it has"
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(writeln!(io::stdout(), "Promoted member {id}")?)
 }

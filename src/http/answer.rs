@@ -1,13 +1,14 @@
 //! Answers as HTTP: statuses and headers. What stands in the bodies is made by `render` and the handlers.
 
-use super::backend::BackendError;
+use super::backend::{BackendError, View};
 use super::body::Kind;
 use super::render;
 use super::route::Refusal;
 use crate::store::{ErrorCode, StoreError};
 use bytes::Bytes;
 use hyper::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Response, StatusCode};
 
@@ -18,6 +19,8 @@ pub(crate) const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluste
 pub(crate) const ETCD_INDEX: HeaderName = HeaderName::from_static("x-etcd-index");
 const RAFT_INDEX: HeaderName = HeaderName::from_static("x-raft-index");
 const RAFT_TERM: HeaderName = HeaderName::from_static("x-raft-term");
+
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -31,6 +34,13 @@ pub(crate) struct Position {
     pub(crate) raft_index: u64,
     /// X-Raft-Term.
     pub(crate) raft_term: u64,
+}
+
+impl Position {
+    /// That of a view whose X-Etcd-Index is to be this.
+    pub(crate) fn of(view: &View, etcd_index: u64) -> Self {
+        Self { etcd_index, raft_index: view.raft_index, raft_term: view.raft_term }
+    }
 }
 
 fn answer<W>(status: StatusCode, content_type: HeaderValue, body: Kind<W>) -> Answer<W> {
@@ -67,6 +77,17 @@ pub(crate) fn empty<W>(status: StatusCode) -> Answer<W> {
     answer
 }
 
+/// A stream of server-sent events.
+pub(crate) fn event_stream<W>(position: Position, body: Kind<W>) -> Answer<W> {
+    let mut answer = keys(StatusCode::OK, position, body);
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // A proxy that gathers an answer before it passes it on would never pass on this one.
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    answer
+}
+
 /// An error of the keys API.
 pub(crate) fn error<W>(error: &StoreError) -> Answer<W> {
     error_with(render::status(error.code), error)
@@ -80,13 +101,18 @@ pub(crate) fn error_with<W>(status: StatusCode, error: &StoreError) -> Answer<W>
 }
 
 /// What the member could not do. A member that takes no more requests says so with 503, on which clients try another;
-/// the other causes are 500, as in etcd.
+/// without room for a write it is 507; the other causes are 500, as in etcd.
 pub(crate) fn backend_error<W>(failure: &BackendError) -> Answer<W> {
     let internal = || StoreError::new(ErrorCode::RaftInternal, failure.to_string(), 0);
     match failure {
         BackendError::Store(refusal) => error(refusal),
+        BackendError::NoSpace | BackendError::Quota => {
+            error_with(StatusCode::INSUFFICIENT_STORAGE, &internal())
+        }
+        BackendError::Corrupt | BackendError::Removed => {
+            error_with(StatusCode::SERVICE_UNAVAILABLE, &internal())
+        }
         BackendError::Timeout | BackendError::NoLeader | BackendError::Stopped => error(&internal()),
-        BackendError::Removed => error_with(StatusCode::SERVICE_UNAVAILABLE, &internal()),
         BackendError::Overloaded => {
             let mut answer = error_with(StatusCode::SERVICE_UNAVAILABLE, &internal());
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -114,6 +140,16 @@ pub(crate) fn refuse<W>(refusal: Refusal, method: &Method) -> Answer<W> {
         }
         Refusal::Moved(location) => moved(&location, method),
     }
+}
+
+/// The answer to a head that is none; it says no more than the status if there is no text.
+pub(crate) fn refused_head<W>(status: StatusCode, body: &'static str) -> Answer<W> {
+    if !body.is_empty() {
+        return text(status, body);
+    }
+    let mut answer = Response::new(Kind::Full(Bytes::new()));
+    *answer.status_mut() = status;
+    answer
 }
 
 /// 405 without saying what is allowed.

@@ -105,7 +105,7 @@ impl<W: Watch> Body for AnswerBody<W> {
                 }
                 chunk => Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk)))),
             },
-            Kind::Watch(watch) => watch.poll_line(context).map(|line| line.map(|line| line.map(Frame::data))),
+            Kind::Watch(watch) => watch.poll_frame(context),
         }
     }
 

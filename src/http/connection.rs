@@ -9,8 +9,11 @@
 //! At its end the stream reads on for [`LINGER`], so that an answer to a request that was not read to its end (too long,
 //! no HTTP) is not lost: closing a socket with unread bytes resets it, and the peer may drop what it has received.
 //!
-//! A write that makes no progress for [`Limits::write_stall`] ends the connection in any phase. Timers exist only while
-//! they are needed: a connection that waits for an event has none.
+//! A write that makes no progress for [`Limits::write_stall`] ends the connection in any phase.
+//!
+//! A request costs a reading of the clock and no timer: the one timer of the connection's reads is left alone as long as it
+//! does not go off after the deadline, and when it goes off too early it is set anew. One that goes off while an event is
+//! waited for is given up, so that such a connection has none.
 
 use std::io;
 use std::pin::Pin;
@@ -72,8 +75,11 @@ pub(crate) struct TimedStream<S> {
     stream: S,
     phase: Phase,
     limits: Limits,
-    /// The timer of the phase that the stream waits in.
-    read_timer: Option<(u8, Pin<Box<Sleep>>)>,
+    /// The phase that the stream was last seen in, and when that will have lasted too long.
+    read_phase: u8,
+    read_deadline: Instant,
+    /// Goes off at the deadline or before.
+    read_timer: Option<Pin<Box<Sleep>>>,
     write_timer: Option<Pin<Box<Sleep>>>,
     linger_timer: Option<Pin<Box<Sleep>>>,
 }
@@ -81,7 +87,16 @@ pub(crate) struct TimedStream<S> {
 impl<S> TimedStream<S> {
     /// Watches over a stream.
     pub(crate) fn new(stream: S, phase: Phase, limits: Limits) -> Self {
-        Self { stream, phase, limits, read_timer: None, write_timer: None, linger_timer: None }
+        Self {
+            stream,
+            phase,
+            limits,
+            read_phase: ANSWERING,
+            read_deadline: Instant::now(),
+            read_timer: None,
+            write_timer: None,
+            linger_timer: None,
+        }
     }
 
     /// Takes note that bytes came, or that the stream waits for some; ready when it has waited too long.
@@ -90,20 +105,38 @@ impl<S> TimedStream<S> {
         if received && phase == IDLE {
             phase = HEAD;
             self.phase.0.store(HEAD, Ordering::Relaxed);
+            // Each head has its own time, whatever was seen since the last.
+            self.read_phase = IDLE;
         }
-        let limit = match phase {
-            IDLE => self.limits.idle,
-            HEAD => self.limits.header,
-            _ => {
+        if phase != self.read_phase {
+            self.read_phase = phase;
+            self.read_deadline =
+                Instant::now() + if phase == IDLE { self.limits.idle } else { self.limits.header };
+        }
+        if received { Poll::Pending } else { self.poll_read_timer(phase, context) }
+    }
+
+    fn poll_read_timer(&mut self, phase: u8, context: &mut Context<'_>) -> Poll<()> {
+        let deadline = self.read_deadline;
+        if phase == ANSWERING {
+            if let Some(timer) = &mut self.read_timer
+                && timer.as_mut().poll(context).is_ready()
+            {
                 self.read_timer = None;
-                return Poll::Pending;
             }
-        };
-        let timer = match &mut self.read_timer {
-            Some((of, timer)) if *of == phase => timer,
-            slot => &mut slot.insert((phase, Box::pin(tokio::time::sleep(limit)))).1,
-        };
-        if received { Poll::Pending } else { timer.as_mut().poll(context) }
+            return Poll::Pending;
+        }
+        let timer = self.read_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(timer.as_mut().poll(context));
+            if timer.deadline() >= deadline {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
+        }
     }
 
     /// Passes on the outcome of a write, unless it has been pending for too long.

@@ -1,20 +1,21 @@
-//! `/v2/keys`: reads, waits and writes.
+//! `/v2/keys`: reads and writes; waits are in `wait`.
 
 use super::answer::{self, Answer, Position};
-use super::backend::{Backend, Consistency, View, WatchRequest, Written};
+use super::backend::{Backend, Consistency, View, Written};
 use super::body::{self, BodyError, Kind};
+use super::extensions::PageRequest;
 use super::listing::Listing;
-use super::params::{self, KeysMethod, KeysRequest};
+use super::params::{self, KeysMethod, KeysRequest, ReadRequest};
 use super::render::{self, Moment};
-use super::stats::{Operation, WatcherCount};
-use super::watch::WatchBody;
-use super::{App, form};
+use super::stats::Operation;
+use super::{App, form, metrics, pages, wait};
 use crate::store::{Action, Command, ErrorCode, Key, Node, StoreError};
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
-use hyper::{Method, Request, StatusCode};
+use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The most levels that a key may have to be written. Each is a node of its own, with its whole path, so that one long
 /// path of short names could cost megabytes.
@@ -29,9 +30,10 @@ pub(crate) async fn handle<B: Backend>(
     key: Key,
     request: Request<Incoming>,
 ) -> Answer<B::Watch> {
-    let mut answer = match read(app, key, request).await {
-        Ok(request) => perform(app, request).await,
-        Err(refusal) => *refusal,
+    let mut answer = match (app.backend.refusal(), read(app, key, request).await) {
+        (Some(refusal), _) => answer::backend_error(&refusal),
+        (None, Ok(request)) => measured(app, request).await,
+        (None, Err(refusal)) => *refusal,
     };
     if let Some(id) = app.cluster_id() {
         answer.headers_mut().insert(answer::CLUSTER_ID, id);
@@ -39,12 +41,19 @@ pub(crate) async fn handle<B: Backend>(
     answer
 }
 
+/// A request, and what of its head matters later.
+struct Asked {
+    request: KeysRequest,
+    target: Uri,
+    headers: HeaderMap,
+}
+
 /// Makes out what is asked.
 async fn read<B: Backend>(
     app: &App<B>,
     key: Key,
     request: Request<Incoming>,
-) -> Result<KeysRequest, Box<Answer<B::Watch>>> {
+) -> Result<Asked, Box<Answer<B::Watch>>> {
     let (head, body) = request.into_parts();
     let method = match head.method {
         Method::HEAD => KeysMethod::Head,
@@ -69,7 +78,8 @@ async fn read<B: Backend>(
         let cause = format!("the key has {levels} levels, more than {MAX_LEVELS}");
         return Err(refused(&params::refuse(ErrorCode::InvalidField, cause)));
     }
-    request.map_err(|error| refused(&error))
+    let request = request.map_err(|error| refused(&error))?;
+    Ok(Asked { request, target: head.uri, headers: head.headers })
 }
 
 fn refused<W>(error: &StoreError) -> Box<Answer<W>> {
@@ -92,26 +102,31 @@ fn body_error<B: Backend>(app: &App<B>, error: BodyError) -> Answer<B::Watch> {
     answer::closing(answer::error_with(status, &params::refuse(ErrorCode::InvalidForm, cause)))
 }
 
-async fn perform<B: Backend>(app: &App<B>, request: KeysRequest) -> Answer<B::Watch> {
-    if let Some(error) = app.backend.refuses() {
-        return answer::backend_error(&error);
-    }
-    match request {
-        KeysRequest::Read { key, recursive, consistency } => get(app, &key, recursive, consistency).await,
-        KeysRequest::Wait(request) => wait(app, request),
+/// Performs a request and counts what came of it.
+async fn measured<B: Backend>(app: &App<B>, asked: Asked) -> Answer<B::Watch> {
+    let method = metrics::Method::of(&asked.request);
+    let started = (!matches!(asked.request, KeysRequest::Wait(_))).then(Instant::now);
+    app.stats.requests.received(method);
+    let answer = perform(app, asked).await;
+    app.stats.requests.answered(method, answer.status(), started.map(|started| started.elapsed()));
+    answer
+}
+
+async fn perform<B: Backend>(app: &App<B>, asked: Asked) -> Answer<B::Watch> {
+    match asked.request {
+        KeysRequest::Read(request) => get(app, &request, &asked.target).await,
+        KeysRequest::Wait(request) => wait::wait(app, request, &asked.headers).await,
         KeysRequest::Write { command, no_value_on_success } => write(app, command, no_value_on_success).await,
     }
 }
 
-async fn get<B: Backend>(
-    app: &App<B>,
-    key: &Key,
-    recursive: bool,
-    consistency: Consistency,
-) -> Answer<B::Watch> {
-    let view = match consistency {
+async fn get<B: Backend>(app: &App<B>, request: &ReadRequest, target: &Uri) -> Answer<B::Watch> {
+    if let Some(page) = &request.page {
+        return get_page(app, request, page, target).await;
+    }
+    let view = match request.consistency {
         Consistency::Local => app.backend.view(),
-        Consistency::Linearizable => match app.backend.read(consistency).await {
+        Consistency::Linearizable => match app.backend.read(request.consistency).await {
             Ok(view) => view,
             Err(error) => {
                 app.stats.count(Operation::Get, false);
@@ -119,19 +134,42 @@ async fn get<B: Backend>(
             }
         },
     };
-    let found = view.store.get(key);
+    let found = view.store.get(&request.key);
     app.stats.count(Operation::Get, found.is_ok());
     match found {
-        Ok(node) => show(view, &node, recursive, Moment::of(app.backend.clock())),
+        Ok(node) => show(view, &node, request, Moment::of(app.backend.clock())),
+        Err(error) => answer::error(&error),
+    }
+}
+
+/// A piece of a directory. What is no directory has no pieces.
+async fn get_page<B: Backend>(
+    app: &App<B>,
+    request: &ReadRequest,
+    page: &PageRequest,
+    target: &Uri,
+) -> Answer<B::Watch> {
+    let state = pages::state(app, request, page).await;
+    app.stats.count(Operation::Get, state.as_ref().is_ok_and(|state| state.get(&request.key).is_ok()));
+    let state = match state {
+        Ok(state) => state,
+        Err(error) => return answer::backend_error(&error),
+    };
+    match state.get(&request.key) {
+        Ok(node) if node.dir => {
+            let target = (target.path(), target.query().unwrap_or(""));
+            state.show(app, &node, request, page, target).await
+        }
+        Ok(node) => show(app.backend.view(), &node, request, Moment::of(app.backend.clock())),
         Err(error) => answer::error(&error),
     }
 }
 
 /// The answer to a read. A directory that does not fit one chunk is written while it is sent.
-fn show<W>(view: Arc<View>, node: &Node, recursive: bool, moment: Moment) -> Answer<W> {
-    let position = position(&view, view.store.index());
+fn show<W>(view: Arc<View>, node: &Node, request: &ReadRequest, moment: Moment) -> Answer<W> {
+    let position = Position::of(&view, view.store.index());
     if node.dir {
-        let mut listing = Listing::new(view, node, recursive, moment);
+        let mut listing = Listing::new(view, node, request.recursive, request.keys_only, moment);
         listing.fill();
         let body = if listing.is_written() {
             Kind::Full(listing.next_chunk().unwrap_or_default())
@@ -143,23 +181,10 @@ fn show<W>(view: Arc<View>, node: &Node, recursive: bool, moment: Moment) -> Ans
     let size = AROUND_NODE + node.key.as_bytes().len() + node.value.as_ref().map_or(0, Bytes::len);
     let mut out = BytesMut::with_capacity(size);
     out.put_slice(b"{\"action\":\"get\",\"node\":");
-    moment.node(&mut out, node);
+    let has_fields = moment.node_fields(&mut out, node, request.keys_only);
+    render::node_tail(&mut out, has_fields, node.modified, node.created);
     out.put_slice(b"}\n");
     answer::keys(StatusCode::OK, position, Kind::Full(out.freeze()))
-}
-
-fn wait<B: Backend>(app: &App<B>, request: WatchRequest) -> Answer<B::Watch> {
-    use super::backend::Watch as _;
-    let stream = request.stream;
-    match app.backend.watch(request) {
-        Ok(watch) => {
-            let position = position(&app.backend.view(), watch.registered_index());
-            let count = WatcherCount::new(&app.stats);
-            let body = WatchBody::new(watch, stream, Arc::clone(&app.closing), count);
-            answer::keys(StatusCode::OK, position, Kind::Watch(body))
-        }
-        Err(error) => answer::error(&error),
-    }
 }
 
 async fn write<B: Backend>(app: &App<B>, command: Command, no_value_on_success: bool) -> Answer<B::Watch> {
@@ -178,8 +203,4 @@ async fn write<B: Backend>(app: &App<B>, command: Command, no_value_on_success: 
         }
         Err(error) => answer::backend_error(&error),
     }
-}
-
-fn position(view: &View, etcd_index: u64) -> Position {
-    Position { etcd_index, raft_index: view.raft_index, raft_term: view.raft_term }
 }

@@ -17,6 +17,8 @@ use std::sync::Arc;
 const CHUNK_BYTES: usize = 64 * 1024;
 /// A chunk ends after this many nodes, shown or hidden, so that a step takes well under a millisecond or two.
 const CHUNK_NODES: usize = 4096;
+/// A page ends when it holds this much.
+const PAGE_BYTES: usize = 1 << 20;
 
 /// The answer to a read of a directory.
 #[derive(Debug)]
@@ -31,6 +33,17 @@ pub(crate) struct Listing {
     open: Vec<Open>,
     /// Where the walk goes on; `None` when it is over.
     next: Option<Key>,
+    keys_only: bool,
+    /// How much may still be shown, if this is a page.
+    page: Option<Page>,
+}
+
+/// What bounds a page.
+#[derive(Debug)]
+struct Page {
+    left: usize,
+    /// The first node that did not fit.
+    more: Option<Key>,
 }
 
 /// A directory whose children are being written.
@@ -44,12 +57,44 @@ struct Open {
 
 impl Listing {
     /// Begins the listing of `node`, a directory of this view.
-    pub(crate) fn new(view: Arc<View>, node: &Node, recursive: bool, moment: Moment) -> Self {
+    pub(crate) fn new(
+        view: Arc<View>,
+        node: &Node,
+        recursive: bool,
+        keys_only: bool,
+        moment: Moment,
+    ) -> Self {
         let mut written = BytesMut::new();
         written.put_slice(b"{\"action\":\"get\",\"node\":");
         moment.node_head(&mut written, node);
-        let next = Some(node.key.clone());
-        Self { view, moment, dir: node.key.clone(), recursive, written, open: vec![Open::new(node)], next }
+        let (dir, next) = (node.key.clone(), Some(node.key.clone()));
+        let open = vec![Open::new(node)];
+        Self { view, moment, dir, recursive, written, open, next, keys_only, page: None }
+    }
+
+    /// The same from the key `start` on, with at most `limit` nodes. Fill it until it is written; all of it is one chunk.
+    pub(crate) fn page(mut self, start: &Key, limit: usize) -> Self {
+        self.page = Some(Page { left: limit, more: None });
+        let mut from = start.clone();
+        // The directories in which it begins were shown before, and are shown again around what is left of them.
+        let above: Vec<Key> =
+            start.ancestors().filter(|above| *above != self.dir && self.dir.contains(above)).collect();
+        for above in above {
+            let hidden = above.name().starts_with(b"_");
+            let node = self.view.store.get(&above).ok().filter(|node| node.dir && !hidden && self.recursive);
+            let Some(node) = node else {
+                from = above.after_subtree();
+                break;
+            };
+            self.put(&node);
+        }
+        self.next = Some(from);
+        self
+    }
+
+    /// Where the next page begins, if there is one.
+    pub(crate) fn more(&self) -> Option<&Key> {
+        self.page.as_ref()?.more.as_ref()
     }
 
     /// Whether all of it is written; what is not taken yet is the last chunk.
@@ -79,13 +124,17 @@ impl Listing {
             let mut nodes = view.store.descendants_from(&self.dir, &from);
             self.next = loop {
                 let Some(node) = nodes.next() else { break None };
-                if visited == CHUNK_NODES || self.written.len() >= CHUNK_BYTES {
+                let is_full = self.page.is_none() && self.written.len() >= CHUNK_BYTES;
+                if visited == CHUNK_NODES || is_full {
                     self.next = Some(node.key.clone());
                     return;
                 }
                 visited += 1;
                 let hidden = node.key.name().starts_with(b"_");
                 if !hidden {
+                    if !self.fits(node) {
+                        break None;
+                    }
                     self.put(node);
                 }
                 if hidden || (node.dir && !self.recursive) {
@@ -97,6 +146,17 @@ impl Listing {
         self.written.put_slice(b"}\n");
     }
 
+    /// Counts a node that is to be shown; `false`: it is for the next page.
+    fn fits(&mut self, node: &Node) -> bool {
+        let Some(page) = &mut self.page else { return true };
+        if page.left == 0 || self.written.len() >= PAGE_BYTES {
+            page.more = Some(node.key.clone());
+            return false;
+        }
+        page.left -= 1;
+        true
+    }
+
     /// Writes a node in its place; if it is a directory, it stays open for what is below it.
     fn put(&mut self, node: &Node) {
         self.close_until(Some(&node.key));
@@ -105,7 +165,7 @@ impl Listing {
             parent.has_nodes = true;
             self.written.put_slice(separator);
         }
-        let has_fields = self.moment.node_head(&mut self.written, node);
+        let has_fields = self.moment.node_fields(&mut self.written, node, self.keys_only);
         if node.dir {
             self.open.push(Open::new(node));
         } else {
@@ -143,7 +203,7 @@ mod tests {
         let view = View { store: store.clone(), raft_index: 0, raft_term: 0, members: Arc::default() };
         let clock = ClockReading { cluster: ClusterTime(0), wall: SystemTime::UNIX_EPOCH };
         let node = store.get(dir).unwrap();
-        let mut listing = Listing::new(Arc::new(view), &node, recursive, Moment::of(clock));
+        let mut listing = Listing::new(Arc::new(view), &node, recursive, false, Moment::of(clock));
         let chunks: Vec<Bytes> = std::iter::from_fn(|| listing.next_chunk()).collect();
         serde_json::from_slice::<Value>(&chunks.concat()).unwrap()["node"].take()
     }
@@ -185,6 +245,52 @@ mod tests {
                 prop_assert_eq!(listing(&store, dir, true), expected(&store, &node, usize::MAX));
                 prop_assert_eq!(listing(&store, dir, false), expected(&store, &node, 1));
             }
+        }
+    }
+
+    /// All nodes of a listing in its order, without those that hold others.
+    fn leaves(shown: &Value, found: &mut Vec<Value>) {
+        let mut node = shown.clone();
+        node.as_object_mut().unwrap().remove("nodes");
+        found.push(node);
+        for child in shown["nodes"].as_array().into_iter().flatten() {
+            leaves(child, found);
+        }
+    }
+
+    proptest! {
+        /// Pages joined are the whole, and no page is larger than it may be.
+        #[test]
+        fn pages_join(keys in proptest::collection::vec("(/[ab_]{1,2}){1,4}", 0..20), limit in 1..6_usize, recursive: bool) {
+            let mut store = Store::new(HistoryLimits { events: 10, bytes: 1000 });
+            for key in keys {
+                let key = Key::parse(key.as_bytes());
+                let command = Command::Create { key, value: Bytes::from_static(b"v"), dir: false, ttl: None, refresh: false };
+                _ = store.apply(ClusterTime(0), &command);
+            }
+            let view = Arc::new(View { store: store.clone(), raft_index: 0, raft_term: 0, members: Arc::default() });
+            let moment = Moment::of(ClockReading { cluster: ClusterTime(0), wall: SystemTime::UNIX_EPOCH });
+            let root = store.get(&Key::root()).unwrap();
+            let mut joined: Vec<Value> = Vec::new();
+            let mut start = Some(Key::root());
+            while let Some(from) = start {
+                let listing = Listing::new(Arc::clone(&view), &root, recursive, false, moment);
+                let mut listing = listing.page(&from, limit);
+                listing.fill();
+                prop_assert!(listing.is_written());
+                start = listing.more().cloned();
+                let page: Value = serde_json::from_slice(&listing.next_chunk().unwrap()).unwrap();
+                let mut shown = Vec::new();
+                leaves(&page["node"], &mut shown);
+                // What was shown before is what holds the rest.
+                let new: Vec<Value> = shown.into_iter().filter(|node| !joined.contains(node)).collect();
+                prop_assert!(new.len() <= limit + usize::from(joined.is_empty()));
+                prop_assert!(start.is_none() || new.len() >= limit);
+                joined.extend(new);
+            }
+            let mut all = Vec::new();
+            leaves(&listing(&store, &Key::root(), recursive), &mut all);
+            prop_assert_eq!(joined, all);
         }
     }
 

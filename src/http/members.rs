@@ -12,7 +12,7 @@ use super::body::{self, BodyError};
 use super::route::MembersRoute;
 use super::{json, render};
 use crate::replica::{ChangeError, MemberChange};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request, StatusCode};
@@ -114,77 +114,79 @@ fn put(out: &mut BytesMut, member: &Member) {
 async fn change<B: Backend>(app: &App<B>, request: Request<Incoming>) -> Answer<B::Watch> {
     let method = request.method().clone();
     let path = request.uri().path();
-    let id_text = path.strip_prefix("/v2/members").unwrap_or_default().trim_matches('/').to_owned();
-    let change = match read(app, &method, &id_text, request).await {
-        Ok(Wanted { peer_urls, standby }) => change_of(app, &method, &id_text, peer_urls, standby),
-        Err(refusal) => Err(refusal),
+    let id = path.strip_prefix("/v2/members").unwrap_or_default().trim_matches('/').to_owned();
+    let content_type = request.headers().get(CONTENT_TYPE).map(|v| String::from_utf8_lossy(v.as_bytes()));
+    let content_type = content_type.unwrap_or_default().into_owned();
+    let body = match body::read(request.into_body(), BODY_BYTES_MAX, app.config.body_timeout).await {
+        Ok(body) => body,
+        Err(error) => {
+            let Refusal(status, text) = unread(&error);
+            return answer::closing(message(status, &text));
+        }
     };
-    let change = match change {
+    let change = match change_of(app, &method, &id, &content_type, &body) {
         Ok(change) => change,
-        Err(Refusal(status, text)) => return answer::closing(message(status, &text)),
+        Err(Refusal(status, text)) => return message(status, &text),
     };
+    let adds = matches!(change, MemberChange::Add { .. });
     match app.backend.change_members(change).await {
-        Ok(member) if method == Method::POST && id_text.is_empty() => one(StatusCode::CREATED, &member),
+        Ok(member) if adds => one(StatusCode::CREATED, &member),
         Ok(_) => answer::empty(StatusCode::NO_CONTENT),
-        Err(error) => refused(&error, &method, &id_text),
+        Err(error) => refused(&error, &method, &id),
     }
 }
 
-/// Reads the body of what has one, as etcd does: its type first.
-async fn read<B: Backend>(
+fn unread(error: &BodyError) -> Refusal {
+    let (status, text) = match error {
+        BodyError::TooLarge => {
+            let text = format!("the request body is larger than {BODY_BYTES_MAX} bytes");
+            (StatusCode::PAYLOAD_TOO_LARGE, text)
+        }
+        BodyError::TooSlow => {
+            (StatusCode::REQUEST_TIMEOUT, "the request body was not complete in time".to_owned())
+        }
+        BodyError::Broken => (StatusCode::BAD_REQUEST, "the request body is broken".to_owned()),
+    };
+    Refusal(status, text)
+}
+
+/// What is asked for, checked in etcd's order: the id, the body's type, the body. As there, a `POST` below the
+/// collection adds a member too, but for the one path that promotes.
+fn change_of<B: Backend>(
     app: &App<B>,
     method: &Method,
     id: &str,
-    request: Request<Incoming>,
-) -> Result<Wanted, Refusal> {
-    let has_body = *method == Method::PUT || (*method == Method::POST && id.is_empty());
-    if !has_body {
-        return Ok(Wanted::default());
+    content_type: &str,
+    body: &[u8],
+) -> Result<MemberChange, Refusal> {
+    if *method == Method::POST {
+        if let Some(id) = id.strip_suffix("/promote") {
+            return Ok(MemberChange::Promote { id: parse_id(id)? });
+        }
+        let Wanted { peer_urls, standby } = parse_body(content_type, body)?;
+        let peer_urls = check_urls(peer_urls)?;
+        return Ok(MemberChange::Add { id: app.backend.new_member_id(&peer_urls), peer_urls, standby });
     }
-    let content_type = request.headers().get(CONTENT_TYPE).map(|v| String::from_utf8_lossy(v.as_bytes()));
-    let content_type = content_type.unwrap_or_default().into_owned();
+    let id = parse_id(id)?;
+    if *method == Method::PUT {
+        let peer_urls = check_urls(parse_body(content_type, body)?.peer_urls)?;
+        return Ok(MemberChange::Update { id, peer_urls });
+    }
+    Ok(MemberChange::Remove { id })
+}
+
+fn parse_id(text: &str) -> Result<u64, Refusal> {
+    // `from_str_radix` alone would take a sign.
+    let id = u64::from_str_radix(text, 16).ok().filter(|_| !text.starts_with('+'));
+    id.ok_or_else(|| Refusal(StatusCode::NOT_FOUND, format!("No such member: {text}")))
+}
+
+fn parse_body(content_type: &str, body: &[u8]) -> Result<Wanted, Refusal> {
     if content_type.split(';').next().unwrap_or_default().trim() != "application/json" {
         let text = format!("Bad Content-Type {content_type}, accept application/json");
         return Err(Refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
     }
-    let body = body::read(request.into_body(), BODY_BYTES_MAX, app.config.body_timeout).await;
-    let body: Bytes = body.map_err(|error| match error {
-        BodyError::TooLarge => {
-            let text = format!("the request body is larger than {BODY_BYTES_MAX} bytes");
-            Refusal(StatusCode::PAYLOAD_TOO_LARGE, text)
-        }
-        BodyError::TooSlow => {
-            let text = "the request body was not complete in time";
-            Refusal(StatusCode::REQUEST_TIMEOUT, text.to_owned())
-        }
-        BodyError::Broken => Refusal(StatusCode::BAD_REQUEST, "the request body is broken".to_owned()),
-    })?;
-    serde_json::from_slice(&body).map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
-}
-
-fn change_of<B: Backend>(
-    app: &App<B>,
-    method: &Method,
-    id_text: &str,
-    peer_urls: Option<Vec<String>>,
-    standby: bool,
-) -> Result<MemberChange, Refusal> {
-    if *method == Method::POST && id_text.is_empty() {
-        let peer_urls = check_urls(peer_urls)?;
-        return Ok(MemberChange::Add { id: app.backend.new_member_id(&peer_urls), peer_urls, standby });
-    }
-    let (id_text, promote) = match id_text.strip_suffix("/promote").filter(|_| *method == Method::POST) {
-        Some(id) => (id, true),
-        None => (id_text, false),
-    };
-    let id = u64::from_str_radix(id_text, 16).ok().filter(|_| !id_text.starts_with('+'));
-    let id = id.ok_or_else(|| Refusal(StatusCode::NOT_FOUND, format!("No such member: {id_text}")))?;
-    match *method {
-        Method::DELETE => Ok(MemberChange::Remove { id }),
-        Method::PUT => Ok(MemberChange::Update { id, peer_urls: check_urls(peer_urls)? }),
-        _ if promote => Ok(MemberChange::Promote { id }),
-        _ => Err(Refusal(StatusCode::NOT_FOUND, "404 page not found".to_owned())),
-    }
+    serde_json::from_slice(body).map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
 }
 
 /// As etcd checks them: sorted, each `http(s)://host:port` and nothing else.

@@ -1,15 +1,18 @@
-//! What clients and operators ask about the member itself: `/version`, `/health`, `/v2/stats`, `/metrics`, `/debug/vars`.
+//! What clients and operators ask about the member itself: `/version`, `/health`, `/v2/stats`, `/debug/vars`.
 //!
-//! Only figures that are known are shown: etcd's counts of append requests and latencies of followers are left out.
+//! Where etcd counts requests between members, this counts what there is instead: `sendAppendRequestCnt` and
+//! `recvAppendRequestCnt` are messages with log entries, several of which may travel together; a follower's `latency` is that
+//! of the messages whose receipt was timed, its `success` their number, and its `fail` the connections that were lost
+//! or could not be made. `memstats` of `/debug/vars` is the process's memory as the system sees it.
 
 use super::App;
 use super::answer::{self, Answer};
-use super::backend::{Backend, Consistency, Status};
-use super::stats::Operation;
+use super::backend::{Appends, Backend, Consistency, PeerTraffic, Status};
+use super::process::Process;
 use super::{calendar, json, render};
 use bytes::{BufMut, BytesMut};
+use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{Response, StatusCode};
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
@@ -26,13 +29,18 @@ pub(crate) fn version<W>() -> Answer<W> {
     answer::json(StatusCode::OK, VERSION.into())
 }
 
-/// `/health`: whether a linearizable read succeeds in time, so whether the member has a leader and that a quorum.
+/// `/health`: whether a linearizable read succeeds in time, so whether the member has a leader and that a quorum. Alarms
+/// are named; a member with an alarm that still answers reads is healthy, so that nobody stops asking it.
 pub(crate) async fn health<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
     let read = app.backend.read(Consistency::Linearizable);
-    match tokio::time::timeout(app.config.health_timeout, read).await {
-        Ok(Ok(_)) => answer::text(StatusCode::OK, r#"{"health":"true"}"#),
-        Ok(Err(_)) | Err(_) => answer::text(StatusCode::SERVICE_UNAVAILABLE, r#"{"health":"false"}"#),
+    let read = tokio::time::timeout(app.config.health_timeout, read).await;
+    let healthy = matches!(read, Ok(Ok(_))) && app.backend.refusal().is_none();
+    let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let alarms: Vec<_> = app.backend.status().alarms.iter().map(|alarm| alarm.name()).collect();
+    if alarms.is_empty() {
+        return answer::text(status, format!(r#"{{"health":"{healthy}"}}"#));
     }
+    answer::text(status, format!(r#"{{"health":"{healthy}","reason":"ALARM {}"}}"#, alarms.join(" ")))
 }
 
 /// `/v2/stats/store`.
@@ -54,8 +62,21 @@ pub(crate) fn stats_self<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
     out.put_slice(b"\",\"startTime\":\"");
     let since = SystemTime::now().checked_sub(status.leader_uptime);
     calendar::rfc3339(&mut out, since.unwrap_or(SystemTime::UNIX_EPOCH));
-    out.put_slice(b"\"}}");
+    out.put_slice(b"\"}");
+    let traffic = app.backend.traffic();
+    put_appends(&mut out, "recv", traffic.received);
+    put_appends(&mut out, "send", traffic.sent);
+    out.put_u8(b'}');
     answer::json(StatusCode::OK, out.freeze())
+}
+
+/// Writes `,"sendAppendRequestCnt":5,"sendPkgRate":9.5,"sendBandwidthRate":1200.5`; rates only if there are any.
+fn put_appends(out: &mut BytesMut, prefix: &str, appends: Appends) {
+    let Appends { count, per_second, bytes_per_second } = appends;
+    _ = write!(out, ",\"{prefix}AppendRequestCnt\":{count}");
+    if per_second > 0.0 {
+        _ = write!(out, ",\"{prefix}PkgRate\":{per_second},\"{prefix}BandwidthRate\":{bytes_per_second}");
+    }
 }
 
 /// `/v2/stats/leader`: only the leader answers.
@@ -64,8 +85,29 @@ pub(crate) fn stats_leader<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
     if status.leader != status.id {
         return answer::json(StatusCode::FORBIDDEN, render::message("not current leader"));
     }
-    let body = format!("{{\"leader\":\"{:x}\",\"followers\":{{}}}}", status.id);
-    answer::json(StatusCode::OK, body.into())
+    let mut out = BytesMut::with_capacity(1024);
+    _ = write!(out, "{{\"leader\":\"{:x}\",\"followers\":{{", status.id);
+    for (at, (id, peer)) in app.backend.traffic().peers.iter().enumerate() {
+        let separator = if at > 0 { "," } else { "" };
+        _ = write!(out, "{separator}\"{id:x}\":{{\"latency\":{{");
+        put_latency(&mut out, peer);
+        let PeerTraffic { failures, receipts, .. } = peer;
+        _ = write!(out, "}},\"counts\":{{\"fail\":{failures},\"success\":{receipts}}}}}");
+    }
+    out.put_slice(b"}}");
+    answer::json(StatusCode::OK, out.freeze())
+}
+
+/// A follower's latencies in milliseconds; a minimum of nothing is as large as can be, as in etcd.
+fn put_latency(out: &mut BytesMut, peer: &PeerTraffic) {
+    let [last, mean, deviation, min, max] = peer.latency.map(|time| (time.as_secs_f64() * 1e9).round() / 1e6);
+    _ = write!(out, "\"current\":{last},\"average\":{mean},\"standardDeviation\":{deviation},");
+    if peer.receipts == 0 {
+        out.put_slice(b"\"minimum\":9223372036854776000");
+    } else {
+        _ = write!(out, "\"minimum\":{min}");
+    }
+    _ = write!(out, ",\"maximum\":{max}");
 }
 
 /// `/debug/vars`.
@@ -75,6 +117,14 @@ pub(crate) fn debug_vars<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
         std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let mut out = BytesMut::from(&b"{\n\"cmdline\": "[..]);
     json::strings(&mut out, &command_line);
+    let process = Process::read();
+    _ = write!(
+        out,
+        ",\n\"file_descriptor_limit\": {},\n\"memstats\": {{\"Alloc\":{},\"Sys\":{}}}",
+        process.max_files.unwrap_or(u64::MAX),
+        process.resident.unwrap_or(0),
+        process.virtual_size.unwrap_or(0),
+    );
     _ = write!(
         out,
         ",\n\"raft.status\": {{\"id\":\"{:x}\",\"term\":{},\"commit\":{},\"applied\":{},\"lead\":\"{:x}\",\"raftState\":\"{}\"}}\n}}\n",
@@ -90,68 +140,7 @@ pub(crate) fn debug_vars<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
     answer
 }
 
-/// `/metrics`, in Prometheus' text format; under etcd's names where it has the same figures.
-pub(crate) fn metrics<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
-    let status = app.backend.status();
-    let view = app.backend.view();
-    let (watch_requests, watchers) = app.stats.watches();
-    let mut out = String::with_capacity(4096);
-    let is_leader = status.leader != 0 && status.leader == status.id;
-    for (name, kind, help, value) in [
-        ("etcd_server_has_leader", "gauge", "Whether a leader is known.", u64::from(status.leader != 0)),
-        ("etcd_server_is_leader", "gauge", "Whether this member leads.", u64::from(is_leader)),
-        (
-            "etcd_server_proposals_committed_total",
-            "gauge",
-            "Highest log position known to be committed.",
-            status.commit,
-        ),
-        ("etcd_server_proposals_applied_total", "gauge", "Highest log position applied.", status.applied),
-        ("etcd_debugging_store_expires_total", "counter", "Keys that expired.", status.expired),
-        ("etcd_debugging_store_watch_requests_total", "counter", "Waits that clients began.", watch_requests),
-        ("etcd_debugging_store_watchers", "gauge", "Waits that are on.", watchers),
-        ("quorate_raft_term", "gauge", "The current term.", status.term),
-        ("quorate_store_index", "gauge", "X-Etcd-Index.", view.store.index()),
-        ("quorate_store_nodes", "gauge", "Keys and directories.", view.store.node_count() as u64),
-        ("quorate_store_bytes", "gauge", "Bytes of all keys and values.", view.store.byte_count()),
-        (
-            "quorate_store_ttl_nodes",
-            "gauge",
-            "Keys and directories that will expire.",
-            view.store.ttl_count() as u64,
-        ),
-        (
-            "quorate_history_events",
-            "gauge",
-            "Past events that a wait can begin at.",
-            view.store.history().len() as u64,
-        ),
-        ("quorate_client_connections", "gauge", "Open connections of clients.", app.stats.connections()),
-    ] {
-        _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
-    }
-    let of_reads = |operation: &Operation| *operation == Operation::Get;
-    for (name, help, reads, failed) in [
-        ("etcd_debugging_store_reads_total", "Reads that clients of this member did.", true, false),
-        ("etcd_debugging_store_reads_failed_total", "Such reads that failed.", true, true),
-        ("etcd_debugging_store_writes_total", "Writes that clients of this member did.", false, false),
-        ("etcd_debugging_store_writes_failed_total", "Such writes that failed.", false, true),
-    ] {
-        _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter");
-        for operation in Operation::ALL.into_iter().filter(|operation| of_reads(operation) == reads) {
-            let (succeeded, failures) = app.stats.counted(operation);
-            let count = if failed { failures } else { succeeded };
-            _ = writeln!(out, "{name}{{action=\"{}\"}} {count}", operation.name());
-        }
-    }
-    app.backend.metrics(&mut out);
-    let mut answer: Answer<B::Watch> = Response::new(super::body::Kind::Full(out.into()));
-    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    answer.headers_mut().insert(CONTENT_TYPE, content_type);
-    answer
-}
-
-fn state(status: &Status) -> &'static str {
+pub(crate) fn state(status: &Status) -> &'static str {
     if status.leader != 0 && status.leader == status.id { "StateLeader" } else { "StateFollower" }
 }
 

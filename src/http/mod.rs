@@ -14,41 +14,52 @@
 //!
 //! Answers are those of etcd 3.4 to the byte, but for what is said in `params` (linearizable reads, TTLs that do not
 //! wrap), `watch` (how streams end) and here: no CORS headers unless configured, listings are always sorted, and a
-//! request over a limit is told so.
+//! request over a limit is told so. What clients can ask for beyond etcd is in `extensions`.
 //!
 //! What it does not do: TLS, authentication.
 
+mod admin;
 mod answer;
 pub mod backend;
 mod body;
 mod calendar;
 mod connection;
 mod discovery;
+mod event_stream;
+mod extensions;
 mod form;
+mod head;
 mod json;
 mod keys;
 mod listing;
 mod members;
+mod metrics;
 mod misc;
+mod pages;
 mod params;
+mod process;
 mod render;
 mod route;
 mod server;
 mod stats;
 #[doc(hidden)]
 pub mod testing;
+mod wait;
 mod watch;
 
+pub use admin::{config_json, machines_json};
 pub use backend::Backend;
 pub use server::{ServeConfig, serve};
 
 use answer::Answer;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap,
-    HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, CACHE_CONTROL, HeaderMap, HeaderValue,
+    LINK, ORIGIN, VARY,
 };
 use hyper::{Method, Request};
+use pages::Pages;
 use route::Route;
 use stats::Stats;
 use std::sync::Arc;
@@ -65,6 +76,8 @@ struct App<B> {
     /// The server is shutting down: waits end.
     closing: Arc<AtomicBool>,
     cluster_id: OnceLock<HeaderValue>,
+    /// The states that clients read page by page.
+    pages: Arc<Pages>,
 }
 
 impl<B: Backend> App<B> {
@@ -76,6 +89,7 @@ impl<B: Backend> App<B> {
             started: SystemTime::now(),
             closing: Arc::default(),
             cluster_id: OnceLock::new(),
+            pages: Arc::default(),
         }
     }
 
@@ -91,24 +105,31 @@ impl<B: Backend> App<B> {
 
     /// Answers one request.
     async fn answer(&self, request: Request<Incoming>) -> Answer<B::Watch> {
+        if let Err((status, text)) = head::check(request.version(), request.method(), request.headers()) {
+            return answer::closing(answer::refused_head(status, text));
+        }
         let origin = self.allowed_origin(request.headers());
+        let asks_for_last_event_id = asks_for_last_event_id(request.headers());
         let uri = request.uri();
         let mut answer = match route::route(request.method(), uri.path(), uri.query()) {
             Ok(Route::Keys(key)) => keys::handle(self, key, request).await,
             Ok(Route::Members(route)) => members::handle(self, route, request).await,
             Ok(Route::Machines) => members::machines(self),
+            Ok(Route::Leader) => admin::leader(self),
+            Ok(Route::Admin(route)) => admin::handle(self, route, request).await,
             Ok(Route::StatsStore) => misc::stats_store(self),
             Ok(Route::StatsSelf) => misc::stats_self(self),
             Ok(Route::StatsLeader) => misc::stats_leader(self),
             Ok(Route::Version) => misc::version(),
             Ok(Route::Health) => misc::health(self).await,
-            Ok(Route::Metrics) => misc::metrics(self),
+            Ok(Route::Metrics) => metrics::handle(self),
             Ok(Route::DebugVars) => misc::debug_vars(self),
             Ok(Route::NewToken) => discovery::new_token(self, request).await,
             Err(refusal) => answer::refuse(refusal, &Method::clone(request.method())),
         };
         if let Some(origin) = origin {
             allow_origin(answer.headers_mut(), origin);
+            cors_of_extensions(answer.headers_mut(), asks_for_last_event_id);
         }
         answer
     }
@@ -126,6 +147,24 @@ impl<B: Backend> App<B> {
             .get(ORIGIN)
             .filter(|origin| allowed.iter().any(|allowed| origin == &allowed.as_str()))
             .cloned()
+    }
+}
+
+/// Whether a browser asks beforehand if it may say where a stream of events is to go on (those that do not use
+/// `EventSource` for that).
+fn asks_for_last_event_id(headers: &HeaderMap) -> bool {
+    let asked = headers.get(ACCESS_CONTROL_REQUEST_HEADERS).and_then(|value| value.to_str().ok());
+    asked.is_some_and(|asked| asked.to_ascii_lowercase().contains("last-event-id"))
+}
+
+/// What a page may see and say besides, if it uses an extension.
+fn cors_of_extensions(headers: &mut HeaderMap, asks_for_last_event_id: bool) {
+    if asks_for_last_event_id {
+        let allowed = "accept, content-type, authorization, last-event-id";
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
+    }
+    if headers.contains_key(LINK) || headers.contains_key(CACHE_CONTROL) {
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Link, X-Etcd-Index"));
     }
 }
 

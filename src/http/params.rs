@@ -1,15 +1,17 @@
 //! The parameters of `/v2/keys`: query and form in, request or error out. Pure.
 //!
 //! Every known parameter is checked on every method, in a fixed order, and unknown ones are ignored, as clients are
-//! used to. Two things are deliberately not as in etcd:
+//! used to; those of the extensions (`extensions`) are checked only where they mean something. Two things are deliberately not as in etcd:
 //! - reads are linearizable unless they say `quorum=false`;
 //! - a `ttl` beyond [`MAX_TTL_SECONDS`] is cut to it, where etcd's arithmetic wraps and makes the key permanent.
 
 use super::backend::{Consistency, WatchRequest};
+use super::extensions::{self, PageRequest};
 use super::form::{self, FormError};
 use crate::store::{Command, Compare, ErrorCode, Key, StoreError};
 use bytes::Bytes;
 use std::borrow::Cow;
+use std::time::Duration;
 
 /// The longest time to live, in seconds: some 7,900 years, so that `expiration` keeps a year of four digits.
 pub(crate) const MAX_TTL_SECONDS: u64 = 250_000_000_000;
@@ -18,16 +20,9 @@ pub(crate) const MAX_TTL_SECONDS: u64 = 250_000_000_000;
 #[derive(Clone, Debug)]
 pub(crate) enum KeysRequest {
     /// Show it.
-    Read {
-        /// The key or directory.
-        key: Key,
-        /// With everything below it.
-        recursive: bool,
-        /// From which state.
-        consistency: Consistency,
-    },
+    Read(ReadRequest),
     /// Wait until it changes.
-    Wait(WatchRequest),
+    Wait(WaitRequest),
     /// Change it.
     Write {
         /// How.
@@ -35,6 +30,30 @@ pub(crate) enum KeysRequest {
         /// Leave the nodes out of the answer.
         no_value_on_success: bool,
     },
+}
+
+/// What is to be shown.
+#[derive(Clone, Debug)]
+pub(crate) struct ReadRequest {
+    /// The key or directory.
+    pub(crate) key: Key,
+    /// With everything below it.
+    pub(crate) recursive: bool,
+    /// From which state.
+    pub(crate) consistency: Consistency,
+    /// Without values.
+    pub(crate) keys_only: bool,
+    /// A piece of a directory.
+    pub(crate) page: Option<PageRequest>,
+}
+
+/// What is waited for.
+#[derive(Clone, Debug)]
+pub(crate) struct WaitRequest {
+    /// For which changes.
+    pub(crate) watch: WatchRequest,
+    /// For how long.
+    pub(crate) timeout: Option<Duration>,
 }
 
 /// The methods of `/v2/keys`.
@@ -59,18 +78,19 @@ pub(crate) fn parse(
     let fields = Fields::read(query.as_bytes(), form).map_err(|error| invalid_form(&error))?;
     let options = Options::check(method, &fields)?;
     Ok(match method {
-        KeysMethod::Get if options.wait && options.quorum != Some(true) => KeysRequest::Wait(WatchRequest {
-            key,
-            recursive: options.recursive,
-            stream: options.stream,
-            since: options.wait_index,
-        }),
+        KeysMethod::Get if options.wait && options.quorum != Some(true) => {
+            let timeout = extensions::wait_timeout(&fields)?;
+            let Options { recursive, stream, wait_index: since, .. } = options;
+            KeysRequest::Wait(WaitRequest { watch: WatchRequest { key, recursive, stream, since }, timeout })
+        }
         KeysMethod::Get | KeysMethod::Head => {
             let consistency = match options.quorum {
                 Some(false) => Consistency::Local,
                 Some(true) | None => Consistency::Linearizable,
             };
-            KeysRequest::Read { key, recursive: options.recursive, consistency }
+            let keys_only = flag("\"keysOnly\"", fields.keys_only.as_deref())?.unwrap_or(false);
+            let page = extensions::page(&key, &fields)?;
+            KeysRequest::Read(ReadRequest { key, recursive: options.recursive, consistency, keys_only, page })
         }
         KeysMethod::Put | KeysMethod::Post | KeysMethod::Delete => KeysRequest::Write {
             no_value_on_success: options.no_value_on_success && method != KeysMethod::Delete,
@@ -118,7 +138,7 @@ fn detached(text: Option<Cow<'_, [u8]>>, form: &Bytes) -> Bytes {
 
 /// The first occurrence of each known name.
 #[derive(Default)]
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     prev_index: Option<Cow<'a, [u8]>>,
     wait_index: Option<Cow<'a, [u8]>>,
     recursive: Option<Cow<'a, [u8]>>,
@@ -133,6 +153,11 @@ struct Fields<'a> {
     prev_exist: Option<Cow<'a, [u8]>>,
     refresh: Option<Cow<'a, [u8]>>,
     value: Option<Cow<'a, [u8]>>,
+    pub(super) wait_timeout: Option<Cow<'a, [u8]>>,
+    pub(super) limit: Option<Cow<'a, [u8]>>,
+    pub(super) start: Option<Cow<'a, [u8]>>,
+    pub(super) at_index: Option<Cow<'a, [u8]>>,
+    keys_only: Option<Cow<'a, [u8]>>,
 }
 
 impl<'a> Fields<'a> {
@@ -159,6 +184,11 @@ impl<'a> Fields<'a> {
             b"prevExist" => &mut self.prev_exist,
             b"refresh" => &mut self.refresh,
             b"value" => &mut self.value,
+            b"waitTimeout" => &mut self.wait_timeout,
+            b"limit" => &mut self.limit,
+            b"start" => &mut self.start,
+            b"atIndex" => &mut self.at_index,
+            b"keysOnly" => &mut self.keys_only,
             _ => return,
         };
         field.get_or_insert(value);
@@ -229,7 +259,7 @@ impl Options {
 }
 
 /// An unsigned decimal number without a sign.
-fn number(code: ErrorCode, name: &str, text: Option<&[u8]>) -> Result<Option<u64>, StoreError> {
+pub(super) fn number(code: ErrorCode, name: &str, text: Option<&[u8]>) -> Result<Option<u64>, StoreError> {
     let Some(text) = text else { return Ok(None) };
     let digits = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     match digits.and_then(|digits| digits.parse().ok()) {

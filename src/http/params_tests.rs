@@ -88,7 +88,9 @@ fn wait_is_for_get() {
     }
     match read(Get, "wait=1&waitIndex=7&recursive=T&stream=f", "").unwrap() {
         KeysRequest::Wait(wait) => {
-            assert_eq!((wait.since, wait.recursive, wait.stream, wait.key), (7, true, false, key()));
+            let watch = wait.watch;
+            assert_eq!((watch.since, watch.recursive, watch.stream, watch.key), (7, true, false, key()));
+            assert_eq!(wait.timeout, None);
         }
         other => panic!("{other:?}"),
     }
@@ -103,8 +105,9 @@ fn reads_are_linearizable_unless_they_ask_not_to_be() {
         ("consistent=false", Consistency::Linearizable),
     ] {
         match read(Get, query, "").unwrap() {
-            KeysRequest::Read { consistency, recursive: false, .. } => {
-                assert_eq!(consistency, expected, "{query}");
+            KeysRequest::Read(read) => {
+                assert_eq!((read.consistency, read.recursive), (expected, false), "{query}");
+                assert_eq!((read.keys_only, read.page), (false, None));
             }
             other => panic!("{query}: {other:?}"),
         }
@@ -186,6 +189,72 @@ fn large_values_share_the_memory_of_the_form() {
     assert_eq!(value, form.slice(6..));
 }
 
+fn page_of(query: &str) -> Option<PageRequest> {
+    match read(Get, query, "") {
+        Ok(KeysRequest::Read(read)) => read.page,
+        other => panic!("{query}: {other:?}"),
+    }
+}
+
+#[test]
+fn pages() {
+    let page = |start: &str, limit, at| Some(PageRequest { start: Key::parse(start.as_bytes()), limit, at });
+    for (query, expected) in [
+        ("", None),
+        ("atIndex=5", None),
+        ("limit=7", page("/k", 7, None)),
+        ("limit=7&start=", page("/k", 7, None)),
+        ("limit=99999999&start=/k/a%20b", page("/k/a b", 10_000, None)),
+        ("start=b/c&atIndex=9", page("/k/b/c", 10_000, Some(9))),
+        ("limit=1&start=b/../../k/x", page("/k/x", 1, None)),
+    ] {
+        assert_eq!(page_of(query), expected, "{query}");
+    }
+    for query in [
+        "limit=0",
+        "limit=",
+        "limit=-1",
+        "limit=x",
+        "start=/other",
+        "start=../other",
+        "start=/",
+        "atIndex=x",
+        "keysOnly=2",
+    ] {
+        let code = read(Get, query, "").expect_err(query).code;
+        assert!(matches!(code, ErrorCode::InvalidField | ErrorCode::IndexNaN), "{query}");
+        read(Put, query, "").unwrap(); // it means nothing there
+        read(Get, &format!("wait=true&{query}"), "").unwrap();
+    }
+    assert!(matches!(
+        read(Get, "keysOnly=true", ""),
+        Ok(KeysRequest::Read(ReadRequest { keys_only: true, .. }))
+    ));
+}
+
+#[test]
+fn wait_timeouts() {
+    let timeout = |query: &str| match read(Get, &format!("wait=true&waitTimeout={query}"), "") {
+        Ok(KeysRequest::Wait(wait)) => wait.timeout.unwrap(),
+        other => panic!("{query}: {other:?}"),
+    };
+    for (text, millis) in [
+        ("0", 0),
+        ("2", 2000),
+        ("0.5", 500),
+        (".25", 250),
+        ("3.", 3000),
+        ("999999999999999999999", 86_400_000),
+    ] {
+        assert_eq!(timeout(text), Duration::from_millis(millis), "{text}");
+    }
+    for text in ["", "-1", "x", "1e3", "inf", "nan", "+1", "1.2.3", ".", "1s", "%20"] {
+        let error = read(Get, &format!("wait=true&waitTimeout={text}"), "").expect_err(text);
+        assert_eq!(error, refuse(ErrorCode::InvalidField, "invalid value for \"waitTimeout\""));
+        read(Get, &format!("waitTimeout={text}"), "").unwrap();
+    }
+}
+
 proptest! {
     #[test]
     fn whatever_is_sent(query in ".{0,80}", form in proptest::collection::vec(any::<u8>(), 0..80), method in 0..5usize) {
@@ -194,10 +263,44 @@ proptest! {
 
     #[test]
     fn known_names_with_any_value(
-        name in "prevIndex|waitIndex|recursive|wait|dir|quorum|prevValue|ttl|prevExist|refresh|value",
-        value in "[ -~]{0,20}|[0-9]{1,25}",
+        name in "prevIndex|waitIndex|recursive|wait|dir|quorum|prevValue|ttl|prevExist|refresh|value|waitTimeout|limit|start|atIndex|keysOnly",
+        value in "[ -~]{0,20}|[0-9]{1,25}|[0-9.]{1,9}|/k/[ -~]{0,9}",
         method in 0..5usize,
     ) {
         _ = read(ALL[method], &format!("{name}={value}"), "");
+        _ = read(ALL[method], &format!("wait=true&{name}={value}"), "");
+    }
+
+    /// What is written into a request comes out of it.
+    #[test]
+    fn a_write_comes_out_as_it_went_in(
+        value in proptest::collection::vec(any::<u8>(), 0..40),
+        prev_value in proptest::collection::vec(any::<u8>(), 0..8),
+        prev_index: u64,
+        ttl in proptest::option::of(0..MAX_TTL_SECONDS),
+        prev_exist in proptest::option::of(any::<bool>()),
+        in_form: [bool; 5],
+        dir: bool,
+    ) {
+        let escaped = |bytes: &[u8]| bytes.iter().map(|byte| format!("%{byte:02x}")).collect::<String>();
+        let mut pairs = vec![format!("value={}", escaped(&value)), format!("prevIndex={prev_index}")];
+        pairs.extend(ttl.map(|ttl| format!("ttl={ttl}")));
+        pairs.extend(prev_exist.map(|prev_exist| format!("prevExist={prev_exist}")));
+        if !prev_value.is_empty() {
+            pairs.push(format!("prevValue={}", escaped(&prev_value)));
+        }
+        let (form, query): (Vec<_>, Vec<_>) = pairs.into_iter().zip(in_form).partition(|(_, in_form)| *in_form);
+        let join = |pairs: Vec<(String, bool)>| pairs.into_iter().map(|(pair, _)| pair).collect::<Vec<_>>().join("&");
+        let query = format!("{}&dir={dir}", join(query));
+        let (key, value, ttl, refresh) = (key(), Bytes::from(value), ttl.map(|ttl| ttl * 1000), false);
+        let compare = Compare { prev_value: prev_value.into(), prev_index };
+        let conditional = prev_index > 0 || !compare.prev_value.is_empty();
+        let expected = match prev_exist {
+            Some(false) => Command::Create { key, value, dir, ttl, refresh },
+            _ if conditional => Command::CompareAndSwap { key, compare, value, ttl, refresh },
+            Some(true) => Command::Update { key, value, ttl, refresh },
+            None => Command::Set { key, value, dir, ttl, refresh },
+        };
+        prop_assert_eq!(command_of(Put, &query, &join(form)), expected);
     }
 }

@@ -50,6 +50,11 @@ pub(crate) fn error(error: &StoreError) -> Bytes {
     out.freeze()
 }
 
+/// What ends a wait in which nothing happened up to `index`, newline included.
+pub(crate) fn timeout(index: u64) -> Bytes {
+    format!("{{\"action\":\"timeout\",\"index\":{index}}}\n").into()
+}
+
 /// `{"message":"..."}`, the shape of errors outside `/v2/keys`.
 pub(crate) fn message(text: &str) -> Bytes {
     let mut out = BytesMut::with_capacity(16 + text.len());
@@ -109,6 +114,11 @@ impl Moment {
 
     /// Writes a node up to where `nodes` stands; returns whether it has a field so far.
     pub(crate) fn node_head(&self, out: &mut BytesMut, node: &Node) -> bool {
+        self.node_fields(out, node, false)
+    }
+
+    /// The same, perhaps without the value.
+    pub(crate) fn node_fields(&self, out: &mut BytesMut, node: &Node, keys_only: bool) -> bool {
         let mut opening = b'{';
         let mut field = |out: &mut BytesMut, name: &[u8]| {
             out.put_u8(opening);
@@ -119,7 +129,7 @@ impl Moment {
             field(out, b"\"key\":");
             json::string(out, node.key.as_bytes());
         }
-        if let Some(value) = &node.value {
+        if let Some(value) = node.value.as_ref().filter(|_| !keys_only) {
             field(out, b"\"value\":");
             json::string(out, value);
         }

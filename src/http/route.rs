@@ -18,6 +18,10 @@ pub(crate) enum Route {
     Members(MembersRoute),
     /// `/v2/machines`.
     Machines,
+    /// `/v2/leader` of etcd 0.4.
+    Leader,
+    /// `/v2/admin` of etcd 0.4.
+    Admin(AdminRoute),
     /// `/v2/stats/store`.
     StatsStore,
     /// `/v2/stats/self`.
@@ -34,6 +38,21 @@ pub(crate) enum Route {
     DebugVars,
     /// `/new`: a new discovery token.
     NewToken,
+}
+
+/// What 0.4's tools ask of `/v2/admin`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AdminRoute {
+    /// The cluster's configuration.
+    Config,
+    /// A change of it.
+    ChangeConfig,
+    /// All members.
+    Machines,
+    /// The member of this name.
+    Machine(Vec<u8>),
+    /// The removal of the member of this name.
+    Remove,
 }
 
 /// What is asked about members.
@@ -87,18 +106,42 @@ pub(crate) fn route(method: &Method, path: &str, query: Option<&str>) -> Result<
     }
     match &path[..] {
         b"/v2/machines" => allow(method, "GET,HEAD").map(|()| Route::Machines),
+        b"/v2/leader" => allow(method, "GET,HEAD").map(|()| Route::Leader),
+        b"/v2/admin/config" => {
+            allow(method, "GET,PUT")?;
+            let change = method == Method::PUT;
+            Ok(Route::Admin(if change { AdminRoute::ChangeConfig } else { AdminRoute::Config }))
+        }
+        b"/v2/admin/machines" | b"/v2/admin/machines/" => {
+            allow(method, "GET").map(|()| Route::Admin(AdminRoute::Machines))
+        }
         b"/v2/stats/store" => allow(method, "GET").map(|()| Route::StatsStore),
         b"/v2/stats/self" => allow(method, "GET").map(|()| Route::StatsSelf),
         b"/v2/stats/leader" => allow(method, "GET").map(|()| Route::StatsLeader),
         b"/version" => allow(method, "GET").map(|()| Route::Version),
         b"/health" => allow(method, "GET").map(|()| Route::Health),
         b"/metrics" => Ok(Route::Metrics),
-        b"/debug/vars" => Ok(Route::DebugVars),
+        b"/debug/vars" => allow(method, "GET").map(|()| Route::DebugVars),
         b"/new" => Ok(Route::NewToken),
-        other => match other.strip_prefix(b"/v2/members").filter(|rest| rest.is_empty() || rest[0] == b'/') {
-            Some(rest) => members(method, rest).map(Route::Members),
-            None => registry(method, other),
-        },
+        other => {
+            if let Some(rest) =
+                other.strip_prefix(b"/v2/members").filter(|rest| rest.first().is_none_or(|&b| b == b'/'))
+            {
+                return members(method, rest).map(Route::Members);
+            }
+            match other.strip_prefix(b"/v2/admin/machines/") {
+                Some(name) => {
+                    allow(method, "GET,DELETE")?;
+                    let removes = method == Method::DELETE;
+                    Ok(Route::Admin(if removes {
+                        AdminRoute::Remove
+                    } else {
+                        AdminRoute::Machine(name.to_vec())
+                    }))
+                }
+                None => registry(method, other),
+            }
+        }
     }
 }
 

@@ -49,6 +49,12 @@ fn the_rest() {
         (Method::PATCH, "/metrics", Route::Metrics),
         (Method::GET, "/debug/vars", Route::DebugVars),
         (Method::PUT, "/new", Route::NewToken),
+        (Method::HEAD, "/v2/leader", Route::Leader),
+        (Method::GET, "/v2/admin/config", Route::Admin(AdminRoute::Config)),
+        (Method::PUT, "/v2/admin/config", Route::Admin(AdminRoute::ChangeConfig)),
+        (Method::GET, "/v2/admin/machines/", Route::Admin(AdminRoute::Machines)),
+        (Method::GET, "/v2/admin/machines/a%2Fb", Route::Admin(AdminRoute::Machine(b"a/b".to_vec()))),
+        (Method::DELETE, "/v2/admin/machines/a", Route::Admin(AdminRoute::Remove)),
     ] {
         assert_eq!(route(&method, path, None), Ok(expected), "{method} {path}");
     }
@@ -56,9 +62,17 @@ fn the_rest() {
 
 #[test]
 fn unknown_paths() {
-    for path in
-        ["/", "/v2", "/v2/keysfoo", "/v2/machines/", "/v2/stats/", "/v2/membersx", "/v2/leader", "/nope"]
-    {
+    for path in [
+        "/",
+        "/v2",
+        "/v2/keysfoo",
+        "/v2/machines/",
+        "/v2/stats/",
+        "/v2/membersx",
+        "/v2/leader/",
+        "/v2/admin",
+        "/nope",
+    ] {
         assert_eq!(get(path), Err(Refusal::NotFound), "{path}");
     }
 }
@@ -72,6 +86,8 @@ fn methods() {
         (Method::HEAD, "/health", "GET"),
         (Method::HEAD, "/v2/stats/store", "GET"),
         (Method::POST, "/version", "GET"),
+        (Method::HEAD, "/debug/vars", "GET"),
+        (Method::DELETE, "/v2/admin/machines", "GET"),
     ] {
         assert_eq!(route(&method, path, None), Err(Refusal::NotAllowed(allowed)), "{method} {path}");
     }

@@ -36,6 +36,8 @@ pub struct ServeConfig {
     pub write_stall_timeout: Duration,
     /// How long `/health` waits for a quorum.
     pub health_timeout: Duration,
+    /// So often a quiet stream of server-sent events shows that it is alive; below what proxies grant the silent.
+    pub keep_alive: Duration,
     /// How long requests in flight may take once the server shuts down.
     pub shutdown_grace: Duration,
     /// Origins (`https://host:port`, or `*`) whose pages may use the API from a browser.
@@ -52,6 +54,7 @@ impl Default for ServeConfig {
             idle_timeout: Duration::from_secs(300),
             write_stall_timeout: Duration::from_secs(60),
             health_timeout: Duration::from_secs(2),
+            keep_alive: Duration::from_secs(15),
             shutdown_grace: Duration::from_secs(3),
             cors: Vec::new(),
         }
@@ -71,10 +74,10 @@ enum Stage {
     Aborting,
 }
 
-/// Serves clients until `shutdown` is ready; then stops accepting, ends waits, finishes the requests in flight for as long
+/// Serves clients of all these addresses until `shutdown` is ready; then stops accepting, ends waits, finishes the requests in flight for as long
 /// as [`ServeConfig::shutdown_grace`] grants, and returns. Needs a tokio runtime with time and IO.
 pub fn serve<B: Backend>(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     backend: B,
     config: ServeConfig,
     shutdown: impl Future<Output = ()>,
@@ -87,11 +90,12 @@ pub fn serve<B: Backend>(
         let slots = Arc::new(Semaphore::new(max_connections as usize));
         let (stage, follow) = watch::channel(Stage::Running);
         {
-            let accepting = pin!(accept(&listener, &app, &slots, &follow));
+            let accepting = listeners.iter().map(|listener| accept(listener, &app, &slots, &follow));
+            let accepting = futures_util::future::join_all(accepting);
             let shutdown = pin!(shutdown);
             futures_util::future::select(accepting, shutdown).await;
         }
-        drop((listener, app));
+        drop((listeners, app));
         closing.store(true, Ordering::Relaxed);
         stage.send_replace(Stage::Closing);
         let all_closed = slots.acquire_many(max_connections);
@@ -168,11 +172,16 @@ async fn connection<B: Backend>(
     let service = service_fn(move |request| {
         let turn = phase.turn();
         let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(app.answer(request).await.map(|body| AnswerBody::new(body, turn))) }
+        // Boxed, so that its room is given back while the answer is waited for or the connection is idle: hyper keeps that
+        // of the future itself for as long as the connection lasts.
+        Box::pin(async move {
+            Ok::<_, Infallible>(app.answer(request).await.map(|body| AnswerBody::new(body, turn)))
+        })
     });
     let serving = http1::Builder::new()
         .header_read_timeout(None) // the stream has a closer eye on it
         .max_buf_size(HEAD_BYTES_MAX)
+        .writev(false) // head and body of a small answer leave in one buffer
         .title_case_headers(true) // scripts look for "X-Etcd-Index"
         .serve_connection(TokioIo::new(stream), service);
     let mut serving = pin!(serving);

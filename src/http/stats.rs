@@ -3,6 +3,7 @@
 //! Counts begin with the process and cover the requests that came to this member, not those that others took.
 
 use super::json;
+use super::metrics::Requests;
 use crate::store::Command;
 use bytes::{BufMut, BytesMut};
 use std::sync::Arc;
@@ -82,6 +83,8 @@ pub(crate) struct Stats {
     watch_requests: AtomicU64,
     watchers: AtomicU64,
     connections: AtomicU64,
+    /// What `/metrics` alone shows.
+    pub(crate) requests: Requests,
 }
 
 impl Stats {

@@ -1,13 +1,15 @@
 //! A member without a cluster, for tests of this layer: the real store behind a lock, no log, no peers.
 
 use super::backend::{
-    Backend, BackendError, ClockReading, Consistency, Member, MembersError, Notice, Status, View, Watch,
-    WatchItem, WatchRequest, Written,
+    Backend, BackendError, ClockReading, Consistency, Member, MembersError, Notice, Status, Traffic, View,
+    Watch, WatchItem, WatchRequest, Written,
 };
 use crate::replica::{ChangeError, MemberChange};
 use crate::store::{
-    ClusterTime, Command, ErrorCode, HistoryLimits, Outcome, Store, StoreError, WatcherHub, WatcherId,
+    ClusterTime, Command, ErrorCode, Event, HistoryLimits, Outcome, Store, StoreError, WatcherHub, WatcherId,
 };
+use bytes::Bytes;
+use hyper::Method;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -36,12 +38,33 @@ struct State {
     expired: u64,
     /// What reads and writes fail with, if they are to fail.
     failure: Option<BackendError>,
+    traffic: Traffic,
+    /// Who leads: this member, unless said otherwise.
+    leader: u64,
 }
 
 #[derive(Debug)]
 struct Watcher {
     since: u64,
     queue: mpsc::UnboundedSender<WatchItem>,
+}
+
+/// The answer that an event makes, at a fixed time: for benchmarks.
+#[must_use]
+pub fn render(event: &Event) -> Bytes {
+    let clock = ClockReading { cluster: event.time, wall: SystemTime::UNIX_EPOCH };
+    super::render::event(event, &clock, false)
+}
+
+/// Takes a PUT of a form apart; whether it is a good one. For benchmarks.
+#[must_use]
+pub fn parse_put(path: &str, form: &Bytes) -> bool {
+    match super::route::route(&Method::PUT, path, None) {
+        Ok(super::route::Route::Keys(key)) => {
+            super::params::parse(super::params::KeysMethod::Put, key, "", form).is_ok()
+        }
+        _ => false,
+    }
 }
 
 impl SingleMember {
@@ -63,6 +86,8 @@ impl SingleMember {
             raft_index: 0,
             expired: 0,
             failure: None,
+            traffic: Traffic::default(),
+            leader: MEMBER,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -82,6 +107,16 @@ impl SingleMember {
     /// Makes all reads and writes fail from now on, or succeed again.
     pub fn fail_with(&self, failure: Option<BackendError>) {
         self.state().failure = failure;
+    }
+
+    /// Sets what was exchanged with others.
+    pub fn set_traffic(&self, traffic: Traffic) {
+        self.state().traffic = traffic;
+    }
+
+    /// Sets who leads; 0: nobody.
+    pub fn set_leader(&self, leader: u64) {
+        self.state().leader = leader;
     }
 
     /// How many watchers there are.
@@ -193,7 +228,7 @@ impl Backend for SingleMember {
         }
         let id = state.hub.insert(key, recursive);
         state.watchers.insert(id, Watcher { since, queue: sender });
-        Ok(QueuedWatch { registered_index, receiver, id, member: self.clone() })
+        Ok(QueuedWatch { registered_index, returned: 0, receiver, id, member: self.clone() })
     }
 
     fn clock(&self) -> ClockReading {
@@ -202,18 +237,23 @@ impl Backend for SingleMember {
         ClockReading { cluster: ClusterTime(elapsed.as_millis() as u64), wall: wall + elapsed }
     }
 
+    fn traffic(&self) -> Traffic {
+        self.state().traffic.clone()
+    }
+
     fn status(&self) -> Status {
         let state = self.state();
         Status {
             id: MEMBER,
             name: "m1".into(),
             cluster_id: 0x85d8_7e21_7079_8f0b,
-            leader: MEMBER,
+            leader: state.leader,
             leader_uptime: self.0.started.0.elapsed(),
             term: 2,
             commit: state.raft_index,
             applied: state.raft_index,
             expired: state.expired,
+            alarms: Vec::new(),
         }
     }
 }
@@ -222,6 +262,7 @@ impl Backend for SingleMember {
 #[derive(Debug)]
 pub struct QueuedWatch {
     registered_index: u64,
+    returned: u64,
     receiver: mpsc::UnboundedReceiver<WatchItem>,
     id: WatcherId,
     member: SingleMember,
@@ -232,8 +273,17 @@ impl Watch for QueuedWatch {
         self.registered_index
     }
 
+    fn seen(&self) -> u64 {
+        let state = self.member.state();
+        if self.receiver.is_empty() { state.store.index() } else { self.returned }
+    }
+
     async fn next(&mut self) -> Option<WatchItem> {
-        self.receiver.recv().await
+        let item = self.receiver.recv().await;
+        if let Some(WatchItem::Event(notice)) = &item {
+            self.returned = notice.event.index;
+        }
+        item
     }
 }
 

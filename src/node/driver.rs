@@ -1,37 +1,44 @@
-//! The thread that runs the core: takes what happened, steps the replica, carries out its effects.
+//! Runs the core: takes what happened, steps the replica, carries out its effects.
 //!
 //! It never waits for a disk or a socket. What gathers in its queue while it works becomes one batch, so load makes
 //! batches larger and one client alone waits for nothing.
+//!
+//! It shares its thread with the connections to the other members (see [`super`]): what a peer sent is stepped, and
+//! what a peer is to get is written, without waking another thread. So between two batches it lets them have a turn.
 
+use super::alarms::Alarms;
+use super::checkpoints::{CheckpointPlan, CheckpointPolicy};
 use super::clock::ClockCell;
-use super::disk::{self, DiskJob, DiskStats};
+use super::disk::{self, CheckpointThread, DiskJob, DiskStats};
+use super::quarantine;
 use super::view::{member, members_of};
+use super::watch::Watches;
 use super::wire::Peers;
-use crate::http::backend::{BackendError, ClockReading, Member, MembersError, Status, View, Written};
+use crate::http::backend::{Alarm, BackendError, ClockReading, Member, MembersError, Status, View, Written};
 use crate::replica::{
     ChangeError, Effects, Failure, Input, LogPosition, MemberChange, MemberInfo, Replica, Reply, Roster,
-    Standing, Token,
+    Shortage, Standing, Token,
 };
 use crate::storage::Checkpoints;
 use crate::store::{Action, ClusterTime, Command, Event, Outcome, StoreError};
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use std::collections::{BTreeMap, HashMap};
+use crossbeam_channel::{Sender, TrySendError};
+use raft::eraftpb::Message;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 /// Inputs that may wait for the driver; clients beyond that are told so, peers' messages are dropped.
 pub(super) const QUEUE_MAX: usize = 65_536;
 
+/// Batches of events that may wait for the thread that tells watchers; beyond that they look into the history.
+pub(super) const NEWS_MAX: usize = 256;
+
 /// Inputs taken in before their effects are carried out.
 const GATHER_MAX: usize = 4_096;
-
-/// Bounds of the log written between two checkpoints, in bytes; within them it follows the size of the state, so that
-/// checkpoints cost about as much as the log itself.
-const CHECKPOINT_LOG_BYTES_MIN: u64 = 16 << 20;
-const CHECKPOINT_LOG_BYTES_MAX: u64 = 64 << 20;
 
 pub(super) type WriteReply = oneshot::Sender<Result<Written, BackendError>>;
 pub(super) type ChangeReply = oneshot::Sender<Result<Member, MembersError>>;
@@ -66,6 +73,20 @@ pub(super) enum DriverInput {
     Stop,
 }
 
+/// Why the driver goes on no more.
+enum End {
+    /// The member must stop; why.
+    Fatal(String),
+    /// The state differs from the leader's.
+    Diverged(LogPosition),
+}
+
+impl From<String> for End {
+    fn from(error: String) -> Self {
+        Self::Fatal(error)
+    }
+}
+
 enum Waiter {
     Write(WriteReply),
     Read(ReadReply),
@@ -92,18 +113,23 @@ pub(super) struct KnownStatus {
 
 /// The ends of everything that the driver talks to.
 pub(super) struct Links {
-    pub inputs: Receiver<DriverInput>,
-    pub inputs_back: Sender<DriverInput>,
-    pub disk: Sender<DiskJob>,
+    pub inputs: mpsc::Receiver<DriverInput>,
+    pub inputs_back: mpsc::Sender<DriverInput>,
+    pub disk: mpsc::UnboundedSender<DiskJob>,
     pub news: Sender<News>,
+    pub watches: Arc<Watches>,
     pub peers: Peers,
     pub view: Arc<ArcSwap<View>>,
     pub status: Arc<ArcSwap<KnownStatus>>,
     pub roster: Arc<ArcSwap<Roster>>,
-    pub removed: Arc<AtomicBool>,
     pub clock: Arc<ClockCell>,
     pub checkpoints: Arc<Checkpoints>,
     pub disk_stats: Arc<DiskStats>,
+    pub alarms: Arc<Alarms>,
+    /// Makes it durable that this member's state differs from the leader's at a log index.
+    pub keep_alarm: Box<dyn Fn(u64) + Send>,
+    /// Held as long as the member runs: threads that wait look at its other end.
+    pub _running: Sender<()>,
     /// Keeps a term and a reading of cluster time for a restart.
     pub keep_clock: Box<dyn Fn(u64, u64) + Send>,
 }
@@ -113,8 +139,8 @@ pub(super) struct Links {
 pub(super) struct Settings {
     /// The heartbeat interval.
     pub tick: Duration,
-    /// Entries applied between two checkpoints at the most.
-    pub snapshot_count: u64,
+    /// How much log there is between two checkpoints.
+    pub checkpoints: CheckpointPolicy,
 }
 
 pub(super) struct Driver {
@@ -122,55 +148,75 @@ pub(super) struct Driver {
     links: Links,
     settings: Settings,
     waiters: HashMap<Token, Waiter>,
+    /// What is to be sent once the log write of that number is on disk, by number.
+    held: VecDeque<(u64, Vec<Message>)>,
     next_token: u64,
     checkpoint: CheckpointPlan,
+    checkpoint_thread: CheckpointThread,
     /// The members as they were last published and told to the transport.
     members_told: Option<Arc<BTreeMap<u64, MemberInfo>>>,
     members: Arc<BTreeMap<u64, Member>>,
     clock_kept: (u64, u64),
-}
-
-struct CheckpointPlan {
-    running: bool,
-    last_index: u64,
-    bytes_since: u64,
+    /// Watchers were not told of everything.
+    news_lost: bool,
 }
 
 impl Driver {
     pub(super) fn new(replica: Replica, links: Links, settings: Settings) -> Self {
-        let checkpoint = CheckpointPlan {
-            running: false,
-            last_index: replica.state().applied.index,
-            bytes_since: replica.log_bytes(),
-        };
+        let applied = replica.state().applied.index;
+        let checkpoint = CheckpointPlan::new(settings.checkpoints, applied, replica.log_bytes());
         Self {
             replica,
             links,
             settings,
             waiters: HashMap::new(),
+            held: VecDeque::new(),
             next_token: 0,
             checkpoint,
+            checkpoint_thread: CheckpointThread::default(),
             members_told: None,
             members: Arc::default(),
             clock_kept: (0, 0),
+            news_lost: false,
         }
     }
 
-    /// Runs until it is told to stop.
+    /// Runs until it is told to stop. Gives the thread of a checkpoint that may be under way.
     ///
     /// # Errors
     /// The member must not go on: its disk or an invariant failed. The text says which.
-    pub(super) fn run(mut self) -> Result<(), String> {
+    pub(super) async fn run(mut self) -> (Result<(), String>, CheckpointThread) {
+        let result = match self.work().await {
+            Ok(()) => Ok(()),
+            Err(End::Fatal(error)) => Err(error),
+            Err(End::Diverged(at)) => {
+                for token in self.waiters.keys().copied().collect::<Vec<_>>() {
+                    self.fail(token, BackendError::Corrupt);
+                }
+                let Links { inputs, news, alarms, keep_alarm, clock, .. } = &mut self.links;
+                // So that every watch ends.
+                let end = News { outcomes: Vec::new(), clock: clock.read(), gap: false, end: true };
+                let _ = news.send(end);
+                quarantine::hold(inputs, alarms, keep_alarm, at).await
+            }
+        };
+        (result, self.checkpoint_thread)
+    }
+
+    async fn work(&mut self) -> Result<(), End> {
         let mut next_tick = self.links.clock.now() + self.settings.tick;
         let mut wake_at = self.flush()?;
         loop {
             let now = self.links.clock.now();
             let until = wake_at.map_or(next_tick, |wake| wake.min(next_tick));
             let mut stop = false;
-            match self.links.inputs.recv_timeout(until.saturating_sub(now)) {
-                Ok(input) => stop = self.gather(input)?,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            if !self.links.inputs.is_empty() {
+                // The peers' connections have their turn first; without inputs they get it anyway.
+                tokio::task::yield_now().await;
+            }
+            // Nothing is not the end: the driver holds a sender itself.
+            if let Ok(Some(input)) = timeout(until.saturating_sub(now), self.links.inputs.recv()).await {
+                stop = self.gather(input)?;
             }
             let now = self.links.clock.now();
             if now >= next_tick {
@@ -200,7 +246,18 @@ impl Driver {
 
     fn take(&mut self, now: Duration, input: DriverInput) -> Result<bool, String> {
         match input {
-            DriverInput::Input(input) => self.replica.step(now, input),
+            DriverInput::Input(Input::Persisted { number }) => {
+                // The core first: an answer to what is sent must not reach it before it knows of the write, or a member
+                // could win a vote with entries that it does not count as its own yet, which is fatal to raft.
+                self.replica.step(now, Input::Persisted { number });
+                self.release(number);
+            }
+            DriverInput::Input(input) => {
+                if let Input::Space { short } = input {
+                    self.checkpoint.set_hurry(short);
+                }
+                self.replica.step(now, input);
+            }
             DriverInput::Write { command, reply } => {
                 let token = self.wait(Waiter::Write(reply));
                 self.replica.step(now, Input::Write { token, command });
@@ -218,14 +275,22 @@ impl Driver {
                 self.replica.step(now, Input::Change { token, change });
             }
             DriverInput::Checkpointed { upto } => {
-                self.checkpoint.running = false;
+                self.checkpoint.ended();
                 self.replica.step(now, Input::Compactable { upto });
             }
-            DriverInput::CheckpointFailed => self.checkpoint.running = false,
+            DriverInput::CheckpointFailed => self.checkpoint.failed(now),
             DriverInput::Fatal(error) => return Err(error),
             DriverInput::Stop => return Ok(true),
         }
         Ok(false)
+    }
+
+    /// Sends what waited for this log write and those before it.
+    fn release(&mut self, number: u64) {
+        while self.held.front().is_some_and(|(write, _)| *write <= number) {
+            let Some((_, messages)) = self.held.pop_front() else { return };
+            self.links.peers.send_messages(messages);
+        }
     }
 
     fn wait(&mut self, waiter: Waiter) -> Token {
@@ -236,7 +301,7 @@ impl Driver {
     }
 
     /// Carries out what the core wants, in its order; returns when it wants to be stepped again.
-    fn flush(&mut self) -> Result<Option<Duration>, String> {
+    fn flush(&mut self) -> Result<Option<Duration>, End> {
         let now = self.links.clock.now();
         let effects = self.replica.flush(now)?;
         let wake_at = effects.wake_at;
@@ -244,15 +309,15 @@ impl Driver {
         Ok(wake_at)
     }
 
-    fn carry_out(&mut self, effects: Effects) -> Result<(), String> {
+    fn carry_out(&mut self, effects: Effects) -> Result<(), End> {
         for (to, outgoing) in effects.send {
             self.links.peers.send(to, outgoing);
         }
-        for write in effects.writes {
-            self.checkpoint.bytes_since +=
-                write.entries.iter().map(|e| e.data.len() as u64 + 64).sum::<u64>();
+        for mut write in effects.writes {
+            self.held.push_back((write.number, std::mem::take(&mut write.then_send)));
+            self.checkpoint.wrote(write.entries.iter().map(|e| e.data.len() as u64 + 64).sum());
             if self.links.disk.send(DiskJob::Write(write)).is_err() {
-                return Err(self.why_the_log_ended());
+                return Err(self.why_the_log_ended().into());
             }
         }
         self.links.clock.set_offset(self.replica.clock_offset_micros());
@@ -264,10 +329,12 @@ impl Driver {
         if effects.removed {
             self.leave();
         }
-        if effects.watchers_cleared || !effects.events.is_empty() {
+        let gap = effects.watchers_cleared || self.news_lost;
+        let news = gap || !effects.events.is_empty();
+        if news && self.links.watches.anyone_live() {
             let clock = self.links.clock.read();
-            let news = News { outcomes: effects.events, clock, gap: effects.watchers_cleared, end: false };
-            let _ = self.links.news.send(news);
+            let news = News { outcomes: effects.events, clock, gap, end: false };
+            self.news_lost = matches!(self.links.news.try_send(news), Err(TrySendError::Full(_)));
         }
         for reply in effects.replies {
             self.reply(reply);
@@ -284,19 +351,16 @@ impl Driver {
             let _ = self.links.disk.send(DiskJob::Compact(base));
         }
         if let Some(at) = effects.diverged {
-            return Err(format!(
-                "the state at log index {} differs from the leader's: this member must not serve it. Move its data \
-                 directory away and let it join anew, and keep the directory for a report",
-                at.index
-            ));
+            return Err(End::Diverged(at));
         }
         self.maybe_checkpoint();
         Ok(())
     }
 
     /// The log's thread says why it ends before it does; if it did not, it panicked.
-    fn why_the_log_ended(&self) -> String {
-        let said = self.links.inputs.try_iter().find_map(|input| match input {
+    fn why_the_log_ended(&mut self) -> String {
+        let inputs = std::iter::from_fn(|| self.links.inputs.try_recv().ok());
+        let said = inputs.into_iter().find_map(|input| match input {
             DriverInput::Fatal(error) => Some(error),
             _ => None,
         });
@@ -330,8 +394,14 @@ impl Driver {
         let known = self.links.status.load();
         let before = &known.status;
         let changed = (before.term, before.leader) != (standing.term, standing.leader);
-        if !changed && expired == 0 && (before.commit, before.applied) == (standing.commit, applied) {
+        let refusing = before.alarms.contains(&Alarm::WritesRefused);
+        let same = (before.commit, before.applied) == (standing.commit, applied)
+            && refusing == standing.refuses.is_some();
+        if !changed && expired == 0 && same {
             return;
+        }
+        if refusing != standing.refuses.is_some() {
+            log_refusal(&standing);
         }
         if changed {
             log_change(before, &standing);
@@ -343,6 +413,7 @@ impl Driver {
             commit: standing.commit,
             applied,
             expired: before.expired + expired,
+            alarms: standing.refuses.map(|_| Alarm::WritesRefused).into_iter().collect(),
             ..before.clone()
         };
         drop(known);
@@ -372,7 +443,7 @@ impl Driver {
                     let _ = reply.send(self.changed(result));
                 }
             }
-            Reply::Failed { token, reason } => self.fail(token, reason),
+            Reply::Failed { token, reason } => self.fail(token, error_of(reason)),
         }
     }
 
@@ -383,7 +454,7 @@ impl Driver {
 
     /// The cluster goes on without this member, which stays up to say so.
     fn leave(&self) {
-        self.links.removed.store(true, Ordering::Relaxed);
+        self.links.alarms.removed.store(true, Ordering::Relaxed);
         self.links.peers.set_peers(BTreeMap::new());
         // Whoever waits for an event would wait for ever.
         let news = News { outcomes: Vec::new(), clock: self.links.clock.read(), gap: false, end: true };
@@ -401,13 +472,7 @@ impl Driver {
         Ok(Written { event: result?, raft_index, raft_term })
     }
 
-    fn fail(&mut self, token: Token, reason: Failure) {
-        let error = match reason {
-            Failure::Timeout => BackendError::Timeout,
-            Failure::NoLeader => BackendError::NoLeader,
-            Failure::Overloaded => BackendError::Overloaded,
-            Failure::Removed => BackendError::Removed,
-        };
+    fn fail(&mut self, token: Token, error: BackendError) {
         match self.waiters.remove(&token) {
             Some(Waiter::Write(reply)) => drop(reply.send(Err(error))),
             Some(Waiter::Read(reply)) => drop(reply.send(Err(error))),
@@ -419,14 +484,10 @@ impl Driver {
 
     fn maybe_checkpoint(&mut self) {
         let state = self.replica.state();
-        let entries = state.applied.index.saturating_sub(self.checkpoint.last_index);
-        let bytes = state.store.byte_count().clamp(CHECKPOINT_LOG_BYTES_MIN, CHECKPOINT_LOG_BYTES_MAX);
-        let due = entries >= self.settings.snapshot_count || self.checkpoint.bytes_since >= bytes;
-        if !due || entries == 0 || self.checkpoint.running {
+        if !self.checkpoint.begin_if_due(state, self.links.clock.now()) {
             return;
         }
-        self.checkpoint = CheckpointPlan { running: true, last_index: state.applied.index, bytes_since: 0 };
-        disk::checkpoint_in_background(
+        self.checkpoint_thread = disk::checkpoint_in_background(
             Arc::clone(&self.links.checkpoints),
             state.clone(),
             self.links.inputs_back.clone(),
@@ -454,6 +515,31 @@ fn log_members(before: Option<&BTreeMap<u64, MemberInfo>>, now: &BTreeMap<u64, M
     }
     for (id, info) in before.iter().filter(|(id, _)| !now.contains_key(id)) {
         tracing::info!(member = format_args!("{id:x}"), name = info.name, "a member was removed");
+    }
+}
+
+fn error_of(reason: Failure) -> BackendError {
+    match reason {
+        Failure::Timeout => BackendError::Timeout,
+        Failure::NoLeader => BackendError::NoLeader,
+        Failure::Overloaded => BackendError::Overloaded,
+        Failure::NoRoom(Shortage::Disk) => BackendError::NoSpace,
+        Failure::NoRoom(Shortage::Quota) => BackendError::Quota,
+        Failure::Removed => BackendError::Removed,
+    }
+}
+
+fn log_refusal(now: &Standing) {
+    match now.refuses {
+        Some(Shortage::Disk) => tracing::warn!(
+            leads = now.leads,
+            "the cluster refuses writes: the disks of too many members are nearly full; reads and deletes go on"
+        ),
+        Some(Shortage::Quota) => tracing::warn!(
+            leads = now.leads,
+            "the cluster refuses writes: the keyspace has reached its quota; reads, deletes and refreshes go on"
+        ),
+        None => tracing::info!("the cluster does not refuse writes for want of space any more"),
     }
 }
 

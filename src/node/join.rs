@@ -11,8 +11,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How long to go on asking: members that were told of the new one may lag a little, or be on their way up.
+/// How long to go on asking when nobody answers: members may be on their way up.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long to go on asking when nobody knows this member: those that answer may lag a little.
+const PATIENCE_UNKNOWN: Duration = Duration::from_secs(5);
 
 /// How long one member may take to answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,7 +57,7 @@ struct Cluster {
 /// Finds this member among those of the running cluster that these peers are of; it was added before it was started.
 ///
 /// # Errors
-/// Nobody answers, or nobody knows this member, for half a minute; or it has been there before.
+/// Nobody answers for half a minute, or nobody knows this member, or it has been there before.
 pub(super) async fn added(name: &str, own_urls: &[String], peers: &[String]) -> Result<Joined, StartError> {
     let mut others = peers.iter().filter(|url| !own_urls.contains(url)).peekable();
     if others.peek().is_none() {
@@ -62,10 +65,10 @@ pub(super) async fn added(name: &str, own_urls: &[String], peers: &[String]) -> 
     }
     let others: Vec<&str> = others.map(String::as_str).collect();
     let client = http_client()?;
-    let until = Instant::now() + PATIENCE;
+    let begun = Instant::now();
+    let mut answered = false;
     loop {
         let mut failures = Vec::new();
-        let mut answered = false;
         for url in &others {
             match list(&client, url).await {
                 Ok(cluster) => {
@@ -77,7 +80,7 @@ pub(super) async fn added(name: &str, own_urls: &[String], peers: &[String]) -> 
                 Err(failure) => failures.push(failure),
             }
         }
-        if Instant::now() >= until {
+        if begun.elapsed() >= if answered { PATIENCE_UNKNOWN } else { PATIENCE } {
             return Err(if answered {
                 StartError::NotAdded { name: name.to_owned(), urls: own_urls.join(",") }
             } else {

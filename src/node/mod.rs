@@ -6,15 +6,20 @@
 //!  the embedder ─────┘    (replica + store)   └── log thread, checkpoints ── storage
 //! ```
 //!
-//! The driver's thread runs the core and publishes the applied state after each batch; readers and watchers work on
-//! what is published. The disk has threads of its own. Everything asynchronous runs on the caller's runtime.
+//! The driver runs the core and publishes the applied state after each batch; readers and watchers work on what is
+//! published. It has a thread to itself, together with the connections to the other members: a round of consensus costs
+//! each member two changes of thread, to its disk and back, and clients, however many, cannot hold up a heartbeat. The
+//! disk has threads of its own. Clients are served on the caller's runtime.
 //!
 //! What it does not do: decide anything that members must agree on (`replica`, `store`).
 
+mod alarms;
 mod backend;
 mod bootstrap;
+mod checkpoints;
 mod clock;
 pub mod config;
+mod core_thread;
 mod disk;
 mod driver;
 mod force;
@@ -22,8 +27,11 @@ pub mod ids;
 mod join;
 mod listen;
 mod peer_routes;
+mod quarantine;
 mod running;
 mod serve;
+mod space;
+mod traffic;
 mod view;
 mod watch;
 mod wire;
@@ -78,6 +86,16 @@ pub enum StartError {
         found: String,
         /// What was asked for.
         asked: String,
+    },
+    /// The state was found to differ from the leader's.
+    #[error(
+        "the state in {path} was found to differ from the leader's at log index {index}: it must not be served. Remove this member from the cluster, keep the directory for a report, and let the member join anew with an empty one"
+    )]
+    Diverged {
+        /// The data directory.
+        path: String,
+        /// Where it was noticed.
+        index: String,
     },
     /// What is on disk does not fit together.
     #[error("the data directory is damaged: {0}; move it away and let the member join anew")]

@@ -2,16 +2,40 @@
 
 use super::backend::Handle;
 use super::join::CLUSTER_ID_HEADER;
+use crate::http;
 use crate::http::backend::Backend as _;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use bytes::Bytes;
 use serde_json::json;
 
 pub(super) fn routes(handle: Handle) -> Router {
-    Router::new().route("/version", get(version)).route("/members", get(members)).with_state(handle)
+    Router::new()
+        .route("/version", get(version))
+        .route("/members", get(members))
+        .route("/v2/admin/config", get(admin_config))
+        .route("/v2/admin/machines", get(admin_machines))
+        .route("/v2/admin/machines/{name}", get(admin_machine))
+        .with_state(handle)
+}
+
+fn as_json(body: Bytes) -> impl IntoResponse + use<> {
+    ([(CONTENT_TYPE, "application/json")], body)
+}
+
+async fn admin_config(State(handle): State<Handle>) -> impl IntoResponse {
+    as_json(http::config_json(&handle))
+}
+
+async fn admin_machines(State(handle): State<Handle>) -> impl IntoResponse {
+    as_json(http::machines_json(&handle, None))
+}
+
+async fn admin_machine(State(handle): State<Handle>, Path(name): Path<String>) -> impl IntoResponse {
+    as_json(http::machines_json(&handle, Some(name.as_bytes())))
 }
 
 fn json_answer(body: &serde_json::Value) -> impl IntoResponse + use<> {

@@ -1,28 +1,32 @@
 //! A member from start to shutdown.
 
+use super::alarms::Alarms;
 use super::backend::{Handle, Shared};
 use super::bootstrap;
+use super::checkpoints::CheckpointPolicy;
 use super::clock::ClockCell;
 use super::config::{Config, HttpUrl};
+use super::core_thread::{CoreRuntime, adopt};
 use super::disk::{DiskStats, LogThread};
 use super::driver::{self, Driver, DriverInput, KnownStatus, Links, News, Settings};
 use super::listen::listen;
+use super::space::{Space, SpaceWatch};
 use super::view::view_of;
 use super::watch::Watches;
 use super::wire::{MemberInbox, Peers};
-use super::{StartError, peer_routes};
+use super::{StartError, peer_routes, quarantine};
 use crate::http;
 use crate::http::backend::Status;
 use crate::replica::{Input, Replica, ReplicaConfig, Roster};
 use crate::storage::DataDir;
 use crate::transport::{PeerIdentity, Transport, TransportConfig};
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::runtime::Handle as RuntimeHandle;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// How long requests in flight may take to end when the member stops.
@@ -33,8 +37,8 @@ const HAND_OVER: Duration = Duration::from_secs(1);
 
 /// A running member of a cluster.
 ///
-/// It lives on the tokio runtime on which it was started, which the caller owns; its disk and its core have threads of
-/// their own. [`Node::shutdown`] stops it in an orderly way; dropping it stops it too, without waiting.
+/// It serves clients on the tokio runtime on which it was started, which the caller owns; its core with the connections
+/// to the other members, and its disk, have threads of their own. [`Node::shutdown`] stops it in an orderly way; dropping it stops it too, without waiting.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -67,8 +71,10 @@ const HAND_OVER: Duration = Duration::from_secs(1);
 /// ```
 pub struct Node {
     handle: Handle,
-    driver: Sender<DriverInput>,
+    driver: mpsc::Sender<DriverInput>,
     peers: Peers,
+    /// Dropped when the peers were told all; until then their connections are kept up.
+    linger: Option<oneshot::Sender<()>>,
     http: JoinSet<()>,
     stop_http: watch::Sender<bool>,
     /// Why the member stopped, once it has.
@@ -107,33 +113,31 @@ impl Node {
             limits: bootstrap::limits(&config),
             roster: Arc::clone(&started.roster),
             id: started.member_id,
+            received: started.peers.received(),
         };
         let handle = started.handle;
-        let transport = Transport::start(
-            identity,
-            peer_listeners,
-            Arc::new(inbox),
-            peer_routes::routes(handle.clone()),
-            TransportConfig::default(),
-        );
+        let routes = peer_routes::routes(handle.clone());
+        let transport = {
+            let _core = started.core.enter();
+            let listeners = adopt(peer_listeners).map_err(StartError::Thread)?;
+            Transport::start(identity, listeners, Arc::new(inbox), routes, TransportConfig::default())
+        };
         started.peers.set(transport);
         started.peers.set_peers(started.others);
 
         let (stop_http, stopped) = watch::channel(false);
         let mut http = JoinSet::new();
-        for listener in client_listeners {
-            let serve_config = http::ServeConfig {
-                max_body_bytes: config.max_request_bytes,
-                cors: config.cors.clone(),
-                shutdown_grace: DRAIN,
-                ..http::ServeConfig::default()
-            };
-            let mut stopped = stopped.clone();
-            let shutdown = async move {
-                let _ = stopped.wait_for(|stop| *stop).await;
-            };
-            http.spawn(http::serve(listener, handle.clone(), serve_config, shutdown));
-        }
+        let serve_config = http::ServeConfig {
+            max_body_bytes: config.max_request_bytes,
+            cors: config.cors.clone(),
+            shutdown_grace: DRAIN,
+            ..http::ServeConfig::default()
+        };
+        let mut stop = stopped.clone();
+        let shutdown = async move {
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        http.spawn(http::serve(client_listeners, handle.clone(), serve_config, shutdown));
         http.spawn(publish(
             handle.clone(),
             config.name.clone(),
@@ -144,6 +148,7 @@ impl Node {
             handle,
             driver: started.driver,
             peers: started.peers,
+            linger: Some(started.linger),
             http,
             stop_http,
             ended: started.ended,
@@ -200,11 +205,12 @@ impl Node {
         let drained = async { while self.http.join_next().await.is_some() {} };
         // Serving has a deadline of its own; this one is for a runtime that does not get to it.
         let _ = tokio::time::timeout(DRAIN + Duration::from_secs(1), drained).await;
-        let _ = self.driver.send(DriverInput::Stop);
+        let _ = self.driver.send(DriverInput::Stop).await;
         let result = self.ended().await;
         if let Some(transport) = self.peers.take() {
             Transport::clone(&transport).shutdown().await;
         }
+        self.linger = None;
         let threads = std::mem::take(&mut self.threads);
         let data_dir = self.data_dir.take();
         let joined = tokio::task::spawn_blocking(move || {
@@ -225,7 +231,7 @@ impl Node {
         if !leads(&status) || self.handle.view().members.len() < 2 {
             return;
         }
-        let _ = self.driver.send(DriverInput::Input(Input::StepAside));
+        let _ = self.driver.send(DriverInput::Input(Input::StepAside)).await;
         let handed = async {
             while leads(&self.handle.status()) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -267,7 +273,10 @@ struct Parts {
     member_id: u64,
     incarnation: u64,
     handle: Handle,
-    driver: Sender<DriverInput>,
+    driver: mpsc::Sender<DriverInput>,
+    /// The runtime of the driver's thread.
+    core: RuntimeHandle,
+    linger: oneshot::Sender<()>,
     roster: Arc<ArcSwap<Roster>>,
     peers: Peers,
     others: std::collections::BTreeMap<u64, Vec<String>>,
@@ -291,6 +300,7 @@ impl Parts {
             request_timeout: Duration::from_secs(5) + 2 * config.election_timeout,
             incarnation: identity.incarnation,
             strict_reconfig: config.strict_reconfig_check,
+            quota_bytes: config.quota_backend_bytes,
         };
         tracing::info!(
             name = identity.name,
@@ -306,7 +316,6 @@ impl Parts {
         let others = others.map(|(id, info)| (*id, info.peer_urls.clone())).collect();
         let view = Arc::new(ArcSwap::from_pointee(view_of(&recovered.state, 0)));
         let roster = Arc::new(ArcSwap::from_pointee(recovered.state.roster()));
-        let removed = Arc::new(AtomicBool::new(false));
         let replica = Replica::new(replica_config, recovered, clock.now()).map_err(StartError::Damaged)?;
         let status = Status {
             id: identity.member_id,
@@ -317,9 +326,24 @@ impl Parts {
         let status = Arc::new(ArcSwap::from_pointee(KnownStatus { status, leader_since: Instant::now() }));
         let watches = Watches::new(Arc::clone(&view));
         let peers = Peers::default();
-        let (driver_in, driver_out) = crossbeam_channel::bounded(driver::QUEUE_MAX);
-        let (disk_in, disk_out) = crossbeam_channel::unbounded();
-        let (news_in, news_out) = crossbeam_channel::unbounded();
+        let (driver_in, driver_out) = mpsc::channel(driver::QUEUE_MAX);
+        let (disk_in, disk_out) = mpsc::unbounded_channel();
+        let (news_in, news_out) = crossbeam_channel::bounded(driver::NEWS_MAX);
+        let (stop_in, stop_out) = crossbeam_channel::bounded(0);
+        let (space, alarms) = (Arc::new(Space::default()), Arc::new(Alarms::default()));
+        let space_watch = SpaceWatch {
+            dir: storage.log.dir().to_path_buf(),
+            space: Arc::clone(&space),
+            reserve: config.disk_reserve_bytes,
+            quota: config.quota_backend_bytes,
+            view: Arc::clone(&view),
+            alarms: Arc::clone(&alarms),
+            driver: driver_in.clone(),
+            stopped: stop_out.clone(),
+        };
+        space_watch.begin();
+        let mut storage = storage;
+        storage.checkpoints.set_reserve_bytes(space.figures().1 / 2);
         let (ended_in, ended) = watch::channel(None);
         let checkpoints = Arc::new(storage.checkpoints);
         let disk_stats = Arc::new(DiskStats::default());
@@ -328,39 +352,50 @@ impl Parts {
             checkpoints: Arc::clone(&checkpoints),
             jobs: disk_out,
             driver: driver_in.clone(),
-            peers: peers.clone(),
             stats: Arc::clone(&disk_stats),
+            space: Arc::clone(&space),
+            alarms: Arc::clone(&alarms),
+            stopped: stop_out,
         };
         let stats = Arc::clone(&disk_stats);
-        let clock_dir = Arc::clone(data_dir);
+        let (clock_dir, alarm_dir) = (Arc::clone(data_dir), Arc::clone(data_dir));
         let links = Links {
             inputs: driver_out,
             inputs_back: driver_in.clone(),
             disk: disk_in,
             news: news_in,
+            watches: Arc::clone(&watches),
             peers: peers.clone(),
             view: Arc::clone(&view),
             status: Arc::clone(&status),
             roster: Arc::clone(&roster),
-            removed: Arc::clone(&removed),
             clock: Arc::clone(&clock),
             checkpoints,
             disk_stats,
+            alarms: Arc::clone(&alarms),
+            keep_alarm: Box::new(move |index| quarantine::keep(&alarm_dir, index)),
+            _running: stop_in,
             keep_clock: Box::new(move |term, ms| {
                 if let Err(error) = clock_dir.save_clock(term, ms) {
                     tracing::warn!(%error, "could not note the cluster's time; keys may live longer after a restart");
                 }
             }),
         };
-        let settings = Settings { tick: config.heartbeat_interval, snapshot_count: config.snapshot_count };
+        let checkpoints = CheckpointPolicy {
+            entries: config.snapshot_count,
+            log_bytes_min: config.log_bytes_min,
+            log_bytes_max: config.log_bytes_max,
+        };
+        let settings = Settings { tick: config.heartbeat_interval, checkpoints };
         let driver = Driver::new(replica, links, settings);
+        let (runtime, core) = CoreRuntime::new().map_err(StartError::Thread)?;
+        let (linger, lingers) = oneshot::channel();
         let teller = Arc::clone(&watches);
         let threads = vec![
             spawn("log", move || log_thread.run())?,
+            spawn("space", move || space_watch.run())?,
             spawn("watches", move || tell(&news_out, &teller))?,
-            spawn("driver", move || {
-                ended_in.send_replace(Some(driver.run()));
-            })?,
+            spawn("core", move || runtime.run(driver, &ended_in, lingers))?,
         ];
         let shared = Shared {
             driver: driver_in.clone(),
@@ -369,8 +404,9 @@ impl Parts {
             watches,
             clock,
             disk: stats,
+            space,
+            alarms,
             peers: peers.clone(),
-            removed,
         };
         Ok(Self {
             cluster_id: identity.cluster_id,
@@ -378,6 +414,8 @@ impl Parts {
             incarnation: identity.incarnation,
             handle: Handle::new(shared),
             driver: driver_in,
+            core,
+            linger,
             roster,
             peers,
             others,

@@ -8,11 +8,15 @@
 //! Why there is no gap between the two: a state is published before its events are delivered, delivering takes the
 //! hub's lock, and a watcher is registered under that lock only if the state published by then holds nothing new for
 //! it. What is published later is delivered later, and finds it registered.
+//!
+//! Nor does it need telling when nobody is live: whoever registers counts itself first and then looks at the published
+//! state, while the driver publishes first and then looks at the count, so one of the two sees the other.
 
 use crate::http::backend::{ClockReading, Notice, View, Watch, WatchItem, WatchRequest};
 use crate::store::{ErrorCode, Event, Key, Outcome, StoreError, WatcherHub, WatcherId};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::mpsc;
 
@@ -32,6 +36,8 @@ struct Slot {
 struct Live {
     hub: WatcherHub,
     slots: HashMap<WatcherId, Slot>,
+    /// The index of the last event that was delivered to those whom it concerns.
+    told: u64,
     closed: bool,
 }
 
@@ -39,11 +45,13 @@ struct Live {
 pub(super) struct Watches {
     view: Arc<ArcSwap<View>>,
     live: Mutex<Live>,
+    /// How many are live, or about to be.
+    count: AtomicUsize,
 }
 
 impl Watches {
     pub(super) fn new(view: Arc<ArcSwap<View>>) -> Arc<Self> {
-        Arc::new(Self { view, live: Mutex::default() })
+        Arc::new(Self { view, live: Mutex::default(), count: AtomicUsize::new(0) })
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -51,9 +59,24 @@ impl Watches {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether there is anybody to tell of what was published before this call.
+    pub(super) fn anyone_live(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
+    /// To be called under the lock, with what is or is about to be.
+    fn set_count(&self, count: usize) {
+        self.count.store(count, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
     /// Tells live watchers what was applied. The state that holds it must be published already.
     pub(super) fn deliver(&self, outcomes: &[Outcome], clock: ClockReading) {
         let live = &mut *self.live();
+        if let Some(last) = outcomes.last() {
+            live.told = last.event.index;
+        }
         if live.slots.is_empty() {
             return;
         }
@@ -75,6 +98,7 @@ impl Watches {
                 live.slots.remove(&id);
             }
         }
+        self.set_count(live.slots.len());
     }
 
     /// What happened last cannot be told event by event (a snapshot was installed that does not reach back): every
@@ -85,6 +109,7 @@ impl Watches {
         for (id, _) in live.slots.drain() {
             live.hub.remove(id);
         }
+        self.set_count(0);
     }
 
     /// Ends every watch: the member is shutting down.
@@ -93,6 +118,7 @@ impl Watches {
         live.closed = true;
         live.hub = WatcherHub::new();
         live.slots.clear();
+        self.set_count(0);
     }
 
     /// Begins a watch; 401 if the history does not reach back to where it is to begin.
@@ -127,7 +153,9 @@ impl Watches {
         if live.closed {
             return Registration::Closed;
         }
+        self.set_count(live.slots.len() + 1);
         if self.view.load().store.index() >= next {
+            self.set_count(live.slots.len());
             return Registration::MoreToRead;
         }
         let (queue, receiver) = mpsc::channel(QUEUE_EVENTS);
@@ -140,6 +168,7 @@ impl Watches {
         let live = &mut *self.live();
         live.hub.remove(id);
         live.slots.remove(&id);
+        self.set_count(live.slots.len());
     }
 }
 
@@ -228,6 +257,18 @@ impl Watch for NodeWatch {
         self.registered_index
     }
 
+    fn seen(&self) -> u64 {
+        let looked_at = self.next.saturating_sub(1);
+        let live = self.watches.live();
+        // Whoever is registered and has nothing waiting has been told of everything that concerns it.
+        let is_told = match &self.mode {
+            Mode::Live(id, queue) => queue.is_empty() && live.slots.contains_key(id),
+            Mode::History | Mode::Over => false,
+        };
+        let seen = if is_told { looked_at.max(live.told) } else { looked_at };
+        seen.min(self.watches.view.load().store.index())
+    }
+
     async fn next(&mut self) -> Option<WatchItem> {
         loop {
             match &mut self.mode {
@@ -262,74 +303,5 @@ impl Drop for NodeWatch {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::{ClusterTime, Command, HistoryLimits, Store};
-    use std::future::Future as _;
-    use std::time::SystemTime;
-
-    const CLOCK: ClockReading = ClockReading { cluster: ClusterTime(0), wall: SystemTime::UNIX_EPOCH };
-
-    fn set(store: &mut Store, key: &str) -> Outcome {
-        let key = Key::parse(key.as_bytes());
-        let command = Command::Set { key, value: "v".into(), dir: false, ttl: None, refresh: false };
-        store.apply(ClusterTime(0), &command).unwrap()
-    }
-
-    fn waits(watch: &mut NodeWatch) -> bool {
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        std::pin::pin!(watch.next()).poll(&mut context).is_pending()
-    }
-
-    fn publish(view: &ArcSwap<View>, store: &Store) {
-        view.store(Arc::new(View {
-            store: store.clone(),
-            raft_index: 1,
-            raft_term: 1,
-            members: Arc::default(),
-        }));
-    }
-
-    #[tokio::test]
-    async fn a_live_watcher_is_told_of_a_gap_that_a_snapshot_left() {
-        let mut store = Store::new(HistoryLimits { events: 3, bytes: 1 << 20 });
-        let view = Arc::new(ArcSwap::from_pointee(View {
-            store: store.clone(),
-            raft_index: 1,
-            raft_term: 1,
-            members: Arc::default(),
-        }));
-        let watches = Watches::new(Arc::clone(&view));
-        let key = Key::parse(b"/");
-        let request = WatchRequest { key, recursive: true, stream: true, since: 0 };
-        let mut watch = watches.watch(request.clone(), CLOCK).unwrap();
-        let mut later = watches.watch(request, CLOCK).unwrap();
-        let first = set(&mut store, "/a");
-        publish(&view, &store);
-        // Both become live: the first event is read from the history, and then there is nothing more.
-        for watch in [&mut watch, &mut later] {
-            let Some(WatchItem::Event(notice)) = watch.next().await else { panic!("no event") };
-            assert_eq!(notice.event.index, first.event.index);
-            assert!(waits(watch));
-        }
-        for _ in 0..9 {
-            set(&mut store, "/a");
-        }
-        publish(&view, &store);
-        watches.interrupt();
-        let Some(WatchItem::Lagged { delivered }) = watch.next().await else { panic!("a silent gap") };
-        assert_eq!(delivered, first.event.index);
-        assert!(watch.next().await.is_none());
-        // One that asks again does not lose its place to one that is dropped.
-        let key = Key::parse(b"/");
-        let request = WatchRequest { key, recursive: true, stream: true, since: 0 };
-        let mut anew = watches.watch(request, CLOCK).unwrap();
-        assert!(waits(&mut anew));
-        drop(later);
-        let last = set(&mut store, "/a");
-        publish(&view, &store);
-        watches.deliver(std::slice::from_ref(&last), CLOCK);
-        let Some(WatchItem::Event(notice)) = anew.next().await else { panic!("no event") };
-        assert_eq!(notice.event.index, last.event.index);
-    }
-}
+#[path = "watch_tests.rs"]
+mod tests;

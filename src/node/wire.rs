@@ -2,34 +2,47 @@
 
 use super::StartError;
 use super::driver::DriverInput;
+use super::traffic::AppendCounter;
+use crate::http::backend::{PeerTraffic, Traffic};
 use crate::proto::{peer, state};
 use crate::replica::{Input, Outgoing, Refused, Roster, State};
 use crate::store::HistoryLimits;
-use crate::transport::{self, Barred, Disowned, Inbox, Transport};
+use crate::transport::{self, Barred, Disowned, Inbox, PeerStats, RoundTrips, Transport};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use crossbeam_channel::{Sender, TrySendError};
 use protobuf::Message as _;
-use raft::eraftpb::Message;
+use raft::eraftpb::{Message, MessageType};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 /// The way to the other members, for the threads of this one. Empty until the transport has started.
 #[derive(Clone, Default)]
-pub(super) struct Peers(Arc<ArcSwapOption<Transport>>);
+pub(super) struct Peers {
+    transport: Arc<ArcSwapOption<Transport>>,
+    sent: Arc<AppendCounter>,
+    received: Arc<AppendCounter>,
+}
 
 impl Peers {
     pub(super) fn set(&self, transport: Transport) {
-        self.0.store(Some(Arc::new(transport)));
+        self.transport.store(Some(Arc::new(transport)));
     }
 
     pub(super) fn take(&self) -> Option<Arc<Transport>> {
-        self.0.swap(None)
+        self.transport.swap(None)
     }
 
     pub(super) fn send(&self, to: u64, outgoing: Outgoing) {
-        let Some(transport) = &*self.0.load() else { return };
-        let raft = outgoing.messages.iter().filter_map(encode).collect();
+        let Some(transport) = &*self.transport.load() else { return };
+        let encoded = |message| {
+            let bytes = encode(message)?;
+            if message.msg_type == MessageType::MsgAppend {
+                self.sent.add(bytes.len());
+            }
+            Some(bytes)
+        };
+        let raft = outgoing.messages.iter().filter_map(encoded).collect();
         let outgoing = transport::Outgoing { raft, forwarded: outgoing.forwarded, beacon: outgoing.beacon };
         transport.send(to, outgoing);
     }
@@ -46,23 +59,51 @@ impl Peers {
     }
 
     pub(super) fn send_snapshot(&self, to: u64, message: &Message, state: State) {
-        let Some(transport) = &*self.0.load() else { return };
+        let Some(transport) = &*self.transport.load() else { return };
         let Some(message) = encode(message) else { return };
         transport.send_snapshot(to, message, Box::new(state.into_records()));
     }
 
     /// How many peers there is a connection to.
     pub(super) fn connected(&self) -> usize {
-        let transport = self.0.load();
+        let transport = self.transport.load();
         transport
             .as_ref()
             .map_or(0, |t| t.peer_stats().values().filter(|s| s.connected_since.is_some()).count())
     }
 
+    /// What was exchanged with the peers.
+    pub(super) fn traffic(&self) -> Traffic {
+        let transport = self.transport.load();
+        let stats = transport.as_ref().map(|transport| transport.peer_stats()).unwrap_or_default();
+        Traffic {
+            peers: stats.into_iter().map(|(id, stats)| (id, traffic_of(&stats))).collect(),
+            received: self.received.appends(),
+            sent: self.sent.appends(),
+        }
+    }
+
+    /// Where messages with log entries are counted when they come.
+    pub(super) fn received(&self) -> Arc<AppendCounter> {
+        Arc::clone(&self.received)
+    }
+
     pub(super) fn set_peers(&self, peers: BTreeMap<u64, Vec<String>>) {
-        if let Some(transport) = &*self.0.load() {
+        if let Some(transport) = &*self.transport.load() {
             transport.set_peers(peers);
         }
+    }
+}
+
+fn traffic_of(stats: &PeerStats) -> PeerTraffic {
+    let RoundTrips { count, last, mean, deviation, min, max } = stats.round_trips;
+    PeerTraffic {
+        connected: stats.connected_since.is_some(),
+        receipts: count,
+        latency: [last, mean, deviation, min, max],
+        failures: stats.failures,
+        bytes_sent: stats.bytes_out,
+        bytes_received: stats.bytes_in,
     }
 }
 
@@ -77,11 +118,13 @@ fn decode(bytes: &Bytes) -> Option<Message> {
 
 /// What arrives from the other members.
 pub(super) struct MemberInbox {
-    pub driver: Sender<DriverInput>,
+    pub driver: mpsc::Sender<DriverInput>,
     pub limits: HistoryLimits,
     pub roster: Arc<ArcSwap<Roster>>,
     /// This member's own id, for what it is told about itself.
     pub id: u64,
+    /// Messages with log entries.
+    pub received: Arc<AppendCounter>,
 }
 
 impl MemberInbox {
@@ -96,6 +139,9 @@ impl Inbox for MemberInbox {
         let mut messages = Vec::with_capacity(frame.raft.len());
         for bytes in &frame.raft {
             if let Some(message) = decode(bytes) {
+                if message.msg_type == MessageType::MsgAppend {
+                    self.received.add(bytes.len());
+                }
                 messages.push(message);
             } else {
                 tracing::warn!(peer = format_args!("{from:x}"), "a raft message cannot be decoded; dropped");
@@ -111,7 +157,7 @@ impl Inbox for MemberInbox {
             match State::from_records(&records, limits) {
                 Ok(state) => {
                     let input = Input::Snapshot { message: Box::new(message), state: Box::new(state) };
-                    let _ = driver.send(DriverInput::Input(input));
+                    let _ = driver.blocking_send(DriverInput::Input(input));
                 }
                 Err(error) => {
                     tracing::error!(
@@ -140,7 +186,7 @@ impl Inbox for MemberInbox {
         // This one nobody sends again, and without it raft sends that peer nothing more.
         if let Err(TrySendError::Full(input)) = self.driver.try_send(input) {
             let driver = self.driver.clone();
-            let wait = move || drop(driver.send(input));
+            let wait = move || drop(driver.blocking_send(input));
             if let Err(error) = std::thread::Builder::new().name("snapshot-sent".into()).spawn(wait) {
                 tracing::error!(%error, "could not start a thread to tell of a snapshot that was sent");
             }

@@ -1,6 +1,6 @@
 //! What peers say, taken with care: nothing that comes over a socket may make raft panic.
 
-use super::{Replica, State};
+use super::{Replica, State, UNWRITTEN_BYTES_MAX};
 use crate::proto::command::Batch;
 use crate::proto::peer::Beacon;
 use crate::store::ClusterTime;
@@ -21,23 +21,53 @@ impl Replica {
             // A peer speaks for itself only, states come by `Input::Snapshot`, and requests by `forwarded`.
             let kind = message.get_msg_type();
             let foreign = message.from != from || message.to != self.config.id;
+            // Dropped as if it were lost: the log in memory must not grow while the disk stands still.
+            let too_much = kind == MessageType::MsgAppend
+                && !message.entries.is_empty()
+                && self.unwritten_bytes >= UNWRITTEN_BYTES_MAX;
             if foreign
+                || too_much
                 || matches!(kind, MessageType::MsgSnapshot | MessageType::MsgPropose)
                 || !self.plausible(&message)
             {
                 continue;
             }
+            let only_news = self.only_announces_a_commit(&message);
             // An error is a message that does not concern this member any more.
             let _ = self.raw.step(message);
+            if only_news {
+                self.keep_acknowledgement_back();
+            }
         }
         self.note_standing(now);
         if self.standing.leads {
             for batch in forwarded {
-                self.enqueue(now, batch);
+                self.enqueue_forwarded(now, batch);
             }
         }
         if let Some(beacon) = beacon {
             self.hear_beacon(now, from, beacon);
+        }
+    }
+
+    /// Whether an append says nothing but how far the log is committed, and that is news. What this member has of the log
+    /// was or will be acknowledged without it.
+    fn only_announces_a_commit(&self, message: &Message) -> bool {
+        let log = &self.raw.raft.raft_log;
+        message.get_msg_type() == MessageType::MsgAppend
+            && message.entries.is_empty()
+            && message.term == self.raw.raft.term
+            && message.index == log.last_index()
+            && message.commit > log.committed
+    }
+
+    /// Takes back raft's answer to such an append. It tells the leader nothing, and there would be one from each follower
+    /// for each round. An acknowledgement that was lost is not missed for that: the leader asks again after a heartbeat,
+    /// with an append that announces nothing.
+    fn keep_acknowledgement_back(&mut self) {
+        let answer = self.raw.raft.msgs.last();
+        if answer.is_some_and(|m| m.get_msg_type() == MessageType::MsgAppendResponse && !m.reject) {
+            self.raw.raft.msgs.pop();
         }
     }
 
@@ -67,12 +97,13 @@ impl Replica {
             }
             MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => message.entries.len() == 1,
             // To campaign while a snapshot is not on disk yet is more than raft can do; see `tick`.
-            MessageType::MsgTimeoutNow => self.installing.is_none(),
+            MessageType::MsgTimeoutNow => self.may_campaign(),
             _ => true,
         }
     }
 
     pub(super) fn hear_beacon(&mut self, now: Duration, from: u64, beacon: Beacon) {
+        self.hear_of_room(from, &beacon);
         let current = beacon.term == self.raw.raft.term && from == self.raw.raft.leader_id;
         if !current || self.standing.leads {
             return;

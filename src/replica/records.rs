@@ -47,7 +47,7 @@ impl State {
                     next_index = Some(event.index);
                     break;
                 }
-                let record = event_record(event);
+                let record = event_record(event, &store);
                 bytes += prost::Message::encoded_len(&record);
                 page.events.push(record);
             }
@@ -75,7 +75,8 @@ impl State {
                 }
                 Some(Body::History(page)) => {
                     for event in &page.events {
-                        events.push(Arc::new(event_from(event)?));
+                        let event = event_from(event, &events, &nodes)?;
+                        events.push(Arc::new(event));
                     }
                 }
                 Some(Body::Tail(_)) => {}
@@ -184,19 +185,40 @@ const ACTIONS: [(Action, state::Action); 7] = [
     (Action::Expire, state::Action::Expire),
 ];
 
-fn event_record(event: &Event) -> state::Event {
+fn event_record(event: &Event, store: &Store) -> state::Event {
+    let mut prev_node = event.prev_node.as_ref().map(node_record);
+    let mut prev_value_left_out = false;
+    if let (Some(record), Some(prev)) = (&mut prev_node, &event.prev_node) {
+        let before = store.history().get(prev.modified);
+        prev_value_left_out = !record.value.is_empty()
+            && before.is_some_and(|before| before.node.key == prev.key && before.node.value == prev.value);
+        if prev_value_left_out {
+            record.value = Bytes::new();
+        }
+    }
+    let mut node = node_record(&event.node);
+    let value_left_out = !node.value.is_empty()
+        && store
+            .get(&event.node.key)
+            .is_ok_and(|now| now.modified == event.index && now.value == event.node.value);
+    if value_left_out {
+        node.value = Bytes::new();
+    }
     let action = ACTIONS.iter().find(|(ours, _)| *ours == event.action).map(|(_, theirs)| *theirs);
     state::Event {
         index: event.index,
         action: action.unwrap_or_default().into(),
-        node: Some(node_record(&event.node)),
-        prev_node: event.prev_node.as_ref().map(node_record),
+        node: Some(node),
+        prev_node,
         refresh: event.refresh,
         time_ms: event.time.0,
+        prev_value_left_out,
+        value_left_out,
     }
 }
 
-fn event_from(record: &state::Event) -> Result<Event, String> {
+/// `before` are the events before this one, without a gap; `nodes` is the keyspace, in order.
+fn event_from(record: &state::Event, before: &[Arc<Event>], nodes: &[Node]) -> Result<Event, String> {
     let action = ACTIONS
         .iter()
         .find(|(_, theirs)| *theirs == record.action())
@@ -204,15 +226,105 @@ fn event_from(record: &state::Event) -> Result<Event, String> {
         .ok_or_else(|| format!("event {} has no action that is known here", record.index))?;
     let node = record.node.as_ref().ok_or_else(|| format!("event {} has no node", record.index))?;
     let mut node = node_from(node);
+    if record.value_left_out {
+        let at = nodes.binary_search_by(|now| now.key.cmp(&node.key)).ok();
+        let now = at.and_then(|at| nodes.get(at)).filter(|now| now.modified == record.index);
+        let now = now.ok_or_else(|| format!("event {} lacks its value", record.index))?;
+        node.value.clone_from(&now.value);
+    }
     if action.removes() {
         node.value = None;
+    }
+    let mut prev_node = record.prev_node.as_ref().map(node_from);
+    if let (Some(prev), true) = (&mut prev_node, record.prev_value_left_out) {
+        let first = before.first().map_or(record.index, |event| event.index);
+        let position = prev.modified.checked_sub(first).and_then(|at| usize::try_from(at).ok());
+        let set_by = position.and_then(|at| before.get(at)).filter(|event| event.node.key == prev.key);
+        let set_by = set_by.ok_or_else(|| format!("event {} lacks the value before it", record.index))?;
+        prev.value.clone_from(&set_by.node.value);
     }
     Ok(Event {
         index: record.index,
         action,
         node,
-        prev_node: record.prev_node.as_ref().map(node_from),
+        prev_node,
         refresh: record.refresh,
         time: ClusterTime(record.time_ms),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Command, Compare};
+
+    const LIMITS: HistoryLimits = HistoryLimits { events: 50, bytes: 1 << 20 };
+
+    fn set(key: &str, value: &'static [u8], dir: bool) -> Command {
+        let value = Bytes::from_static(value);
+        Command::Set { key: Key::parse(key.as_bytes()), value, dir, ttl: None, refresh: false }
+    }
+
+    fn state(commands: impl IntoIterator<Item = Command>) -> State {
+        let mut state = State::founding(7, BTreeMap::from([(1, MemberInfo::default())]), LIMITS);
+        for command in commands {
+            state.store.apply(ClusterTime(5), &command).unwrap();
+        }
+        state
+    }
+
+    fn history(state: &State) -> Vec<Event> {
+        state.store.history().iter_from(0).map(|event| (**event).clone()).collect()
+    }
+
+    #[test]
+    fn what_was_before_an_event_is_written_once_and_comes_back() {
+        const LARGE: &[u8] = &[7; 2000];
+        let key = Key::parse(b"/k");
+        let refresh =
+            Command::Set { key: key.clone(), value: Bytes::new(), dir: false, ttl: Some(9), refresh: true };
+        let swap = Command::CompareAndSwap {
+            key: key.clone(),
+            compare: Compare { prev_value: Bytes::new(), prev_index: 2 },
+            value: Bytes::from_static(LARGE),
+            ttl: None,
+            refresh: false,
+        };
+        let delete = Command::Delete { key, dir: false, recursive: false };
+        let few =
+            [set("/k", LARGE, false), set("/k", b"", false), swap, refresh, delete, set("/k", b"", true)];
+        // The oldest event of the second was preceded by one that is forgotten.
+        let many = (0..80).map(|_| set("/k", LARGE, false));
+        let near =
+            ["/a", "/a-b", "/a/b", "/a0", "/a/b/c"].map(|key| set(key, LARGE, key == "/a" || key == "/a/b"));
+        for state in [state(few), state(many), state(near)] {
+            let records: Vec<_> = state.clone().into_records().collect();
+            let bytes: usize = records.iter().map(prost::Message::encoded_len).sum();
+            let values: usize =
+                history(&state).iter().filter_map(|e| e.node.value.as_ref()).map(Bytes::len).sum();
+            // What a key has now is in the pages, and what was before an event in the event before it.
+            assert!(bytes < values.max(1) + LARGE.len() + 200 * 50, "{bytes} for {values}");
+            let again = State::from_records(&records, LIMITS).unwrap();
+            assert_eq!(history(&again), history(&state));
+            assert_eq!(again.store.history().bytes(), state.store.history().bytes());
+        }
+    }
+
+    #[test]
+    fn a_history_that_refers_to_what_it_does_not_have_is_refused() {
+        let mut records: Vec<_> =
+            state([set("/k", b"1", false), set("/k", b"2", false)]).into_records().collect();
+        let history = records.iter_mut().find_map(|record| match &mut record.body {
+            Some(Body::History(history)) => Some(history),
+            _ => None,
+        });
+        history.unwrap().events[1].prev_node.as_mut().unwrap().modified_index = 77;
+        assert!(State::from_records(&records, LIMITS).unwrap_err().contains("lacks the value"));
+        let page = records.iter_mut().find_map(|record| match &mut record.body {
+            Some(Body::Page(page)) => Some(page),
+            _ => None,
+        });
+        page.unwrap().nodes[0].modified_index = 77;
+        assert!(State::from_records(&records, LIMITS).unwrap_err().contains("lacks its value"));
+    }
 }

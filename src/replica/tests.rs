@@ -22,6 +22,7 @@ fn start(recovered: Recovered) -> Replica {
         seed: 1,
         election_ticks: 10,
         request_timeout: Duration::from_secs(7),
+        quota_bytes: 0,
     };
     Replica::new(config, recovered, Duration::ZERO).unwrap()
 }
@@ -151,7 +152,7 @@ fn a_leader_passes_over_answers_that_cannot_be() {
 
 #[test]
 fn a_state_that_differs_from_the_leaders_at_the_same_position_is_noticed() {
-    let beacon = |digest_index, digest| Beacon { term: 3, time_ms: 0, digest_index, digest };
+    let beacon = |digest_index, digest| Beacon { term: 3, digest_index, digest, ..Beacon::default() };
     let hear = |from: u64, beacon: Beacon| {
         let mut replica = member();
         frame(&mut replica, message(MessageType::MsgHeartbeat, 2, 3));
@@ -164,4 +165,32 @@ fn a_state_that_differs_from_the_leaders_at_the_same_position_is_noticed() {
     assert_eq!(hear(2, beacon(1, digest)), None);
     assert_eq!(hear(2, beacon(2, digest ^ 1)), None, "the leader is elsewhere in the log");
     assert_eq!(hear(3, beacon(1, digest ^ 1)), None, "not the leader");
+}
+
+/// Kinds of the messages that are to be sent, at once or after a write.
+fn sent(effects: &Effects) -> Vec<MessageType> {
+    let now = effects.send.iter().flat_map(|(_, outgoing)| &outgoing.messages);
+    let later = effects.writes.iter().flat_map(|write| &write.then_send);
+    now.chain(later).map(Message::get_msg_type).collect()
+}
+
+#[test]
+fn an_append_that_only_announces_a_commit_is_not_answered_but_one_that_asks_is() {
+    let mut replica = member();
+    let append = |index, commit, entries: Vec<Entry>| {
+        let mut append = message(MessageType::MsgAppend, 2, 2);
+        (append.index, append.log_term, append.commit) = (index, index, commit);
+        append.set_entries(entries.into());
+        append
+    };
+    frame(&mut replica, append(1, 1, vec![Entry { index: 2, term: 2, ..Entry::default() }]));
+    let effects = replica.flush(MS).unwrap();
+    assert_eq!(sent(&effects), [MessageType::MsgAppendResponse]);
+    let number = effects.writes[0].number;
+    replica.step(MS, Input::Persisted { number });
+    frame(&mut replica, append(2, 2, vec![]));
+    let effects = replica.flush(MS).unwrap();
+    assert_eq!((sent(&effects), replica.state().applied.index), (vec![], 2));
+    frame(&mut replica, append(2, 2, vec![]));
+    assert_eq!(sent(&replica.flush(MS).unwrap()), [MessageType::MsgAppendResponse]);
 }

@@ -1,13 +1,14 @@
-//! Looks at a data directory that no member is using, and changes nothing in it.
+//! Looks at each file of a data directory that no member is using, and changes nothing in it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::Checkpoints;
-use super::data_dir::DataDir;
+use super::data_dir::{DataDir, decode_clock};
 use super::error::{Doing, StorageError};
 use super::files::{self, UNFINISHED};
 use super::log::{Log, RecoveredLog};
+use super::log_meta::SyncedBatch;
 use super::recovery::check_log;
 
 /// What [`check`] found.
@@ -30,7 +31,7 @@ impl CheckReport {
     }
 }
 
-/// Checks the identity, the log and each checkpoint of the data directory `path`, which must not be in use. The log is
+/// Checks the identity, the small files, the log and each checkpoint of the data directory `path`, which must not be in use. The log is
 /// read as a copy in the system's temporary directory, since reading it may mend it.
 pub fn check(path: &Path) -> Result<CheckReport, StorageError> {
     let data_dir = DataDir::open_existing(path)?;
@@ -44,9 +45,27 @@ pub fn check(path: &Path) -> Result<CheckReport, StorageError> {
         Some(None) => report.lines.push("identity: none yet, the member has not joined a cluster".to_owned()),
         None => {}
     }
+    check_small_files(&data_dir, &mut report)?;
     let log = check_log_dir(&data_dir.log_path(), &mut report)?;
     check_state_dir(&data_dir.state_path(), log.as_ref(), &mut report)?;
     Ok(report)
+}
+
+/// Notes are needed for a start; the two hints are not, and are written anew.
+fn check_small_files(data_dir: &DataDir, report: &mut CheckReport) -> Result<(), StorageError> {
+    for name in data_dir.notes()? {
+        report.take(data_dir.note(&name));
+    }
+    let synced = data_dir.log_path().join(SyncedBatch::NAME);
+    let mut check_hint = |path: &Path, whole: fn(&[u8]) -> bool| {
+        let bytes = fs::read(path).unwrap_or_default();
+        if !bytes.is_empty() && !whole(&bytes) {
+            report.lines.push(format!("{} is damaged; it is a hint, and a start writes it anew", path.display()));
+        }
+    };
+    check_hint(&data_dir.clock_path(), |bytes| decode_clock(bytes).is_some());
+    check_hint(&synced, |bytes| SyncedBatch::decode(bytes).is_some());
+    Ok(())
 }
 
 fn check_log_dir(dir: &Path, report: &mut CheckReport) -> Result<Option<RecoveredLog>, StorageError> {

@@ -93,6 +93,13 @@ impl DataDir {
         files::read_sealed(&path, "delete it: bootstrap then starts over")
     }
 
+    /// The names of the blobs that are there.
+    pub(crate) fn notes(&self) -> Result<Vec<String>, StorageError> {
+        let notes = self.member.join("notes");
+        let names = if notes.exists() { files::names(&notes)? } else { Vec::new() };
+        Ok(names.into_iter().filter(|name| !name.ends_with(files::UNFINISHED)).collect())
+    }
+
     /// Keeps a small blob, durably; a crash leaves the old one or the new one.
     pub fn save_note(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
         files::write_sealed(&self.note_path(name)?, bytes)
@@ -126,10 +133,13 @@ impl DataDir {
 
     /// The hint of [`DataDir::save_clock`]; `None` if there is none that is whole.
     pub fn load_clock(&self) -> Option<(u64, u64)> {
-        let cell: [u8; 24] = fs::read(self.clock_path()).ok()?.try_into().ok()?;
-        let number = |at: usize| cell[at..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
-        let (term, ms, checksum) = (number(0)?, number(8)?, number(16)?);
-        (xxh3_64(&cell[..16]) == checksum).then_some((term, ms))
+        let bytes = fs::read(self.clock_path()).ok()?;
+        let clock = decode_clock(&bytes);
+        if clock.is_none() {
+            let path = self.clock_path();
+            tracing::warn!(path = %path.display(), "the hint of the cluster's time is damaged: it is written anew");
+        }
+        clock
     }
 
     /// Opens the log and the checkpoints, and finds out where they left off.
@@ -153,7 +163,7 @@ impl DataDir {
         self.member.join("state")
     }
 
-    fn clock_path(&self) -> PathBuf {
+    pub(crate) fn clock_path(&self) -> PathBuf {
         self.member.join("clock")
     }
 
@@ -167,6 +177,14 @@ impl DataDir {
         }
         Ok(notes.join(name))
     }
+}
+
+/// The term and the milliseconds in the file `clock`, if it is whole.
+pub(crate) fn decode_clock(bytes: &[u8]) -> Option<(u64, u64)> {
+    let cell: [u8; 24] = bytes.try_into().ok()?;
+    let number = |at: usize| cell[at..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+    let (term, ms, checksum) = (number(0)?, number(8)?, number(16)?);
+    (xxh3_64(&cell[..16]) == checksum).then_some((term, ms))
 }
 
 /// A path below which nothing can be made is a mistake in the path, not in the disk.

@@ -88,17 +88,32 @@ pub(crate) struct SyncedBatch {
 }
 
 impl SyncedBatch {
+    pub(crate) const NAME: &str = "synced";
+
     pub(crate) fn open(log_dir: &Path) -> Result<SyncedBatch, StorageError> {
-        let path = log_dir.join("synced");
+        let path = log_dir.join(SyncedBatch::NAME);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(&path).doing("opening", &path)?;
         Ok(SyncedBatch { path, file })
     }
 
-    /// `None` if there is no evidence: the file is new, or a crash tore it.
+    /// `None` if there is no evidence: the file is new, or a crash tore it, or it is damaged, which is said.
     pub(crate) fn load(&self) -> Option<u64> {
-        let cell: [u8; 16] = fs::read(&self.path).ok()?.try_into().ok()?;
+        let bytes = fs::read(&self.path).ok().filter(|bytes| !bytes.is_empty())?;
+        let batch = SyncedBatch::decode(&bytes);
+        if batch.is_none() {
+            tracing::warn!(
+                path = %self.path.display(),
+                "the note of the last write that was acknowledged is damaged: whether the end of the log is missing cannot be told"
+            );
+        }
+        batch
+    }
+
+    /// The number in the file, if it is whole.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<u64> {
+        let cell: [u8; 16] = bytes.try_into().ok()?;
         let (batch, checksum) = cell.split_at(8);
         let intact = xxh3_64(batch).to_le_bytes() == checksum;
         intact.then(|| batch.try_into().map(u64::from_le_bytes).unwrap_or_default())

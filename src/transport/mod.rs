@@ -42,7 +42,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub use config::TransportConfig;
-pub use stats::PeerStats;
+pub use stats::{PeerStats, RoundTrips};
 
 use crate::proto::command::Batch;
 use crate::proto::peer::peer_server::PeerServer;

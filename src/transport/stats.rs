@@ -31,6 +31,51 @@ pub struct PeerStats {
     pub queued_bytes: u64,
     /// Time between a recent frame and the peer's receipt, waiting in buffers included.
     pub round_trip: Option<Duration>,
+    /// All such times.
+    pub round_trips: RoundTrips,
+    /// How often a connection could not be made, or ended.
+    pub failures: u64,
+}
+
+/// Times between frames and the peer's receipts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RoundTrips {
+    /// How many were measured.
+    pub count: u64,
+    /// The last one; the others are zero, too, if there was none.
+    pub last: Duration,
+    /// Their mean.
+    pub mean: Duration,
+    /// Their standard deviation.
+    pub deviation: Duration,
+    /// The shortest.
+    pub min: Duration,
+    /// The longest.
+    pub max: Duration,
+}
+
+/// Sums up round trips by Welford's method, in seconds.
+#[derive(Debug, Default)]
+struct Measured {
+    summary: RoundTrips,
+    mean: f64,
+    squares: f64,
+}
+
+impl Measured {
+    fn add(&mut self, time: Duration) {
+        let summary = &mut self.summary;
+        summary.min = if summary.count == 0 { time } else { summary.min.min(time) };
+        summary.max = summary.max.max(time);
+        summary.last = time;
+        summary.count += 1;
+        let (count, seconds) = (summary.count as f64, time.as_secs_f64());
+        let from_old = seconds - self.mean;
+        self.mean += from_old / count;
+        self.squares += from_old * (seconds - self.mean);
+        summary.mean = Duration::from_secs_f64(self.mean.max(0.0));
+        summary.deviation = Duration::from_secs_f64((self.squares / count).max(0.0).sqrt());
+    }
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +97,8 @@ struct State {
     /// The different errors since the last connection.
     errors: Vec<String>,
     round_trip: Option<Duration>,
+    measured: Measured,
+    failures: u64,
 }
 
 /// How many different errors of one outage are told apart.
@@ -71,6 +118,7 @@ impl Counters {
         let mut state = lock(&self.state);
         state.connected_since = None;
         state.round_trip = None;
+        state.failures += 1;
         state.last_error = Some(error.to_owned());
         let new = state.errors.len() < ERRORS_MAX && !state.errors.iter().any(|known| known == error);
         if new {
@@ -80,7 +128,9 @@ impl Counters {
     }
 
     pub(super) fn round_trip(&self, time: Duration) {
-        lock(&self.state).round_trip = Some(time);
+        let mut state = lock(&self.state);
+        state.round_trip = Some(time);
+        state.measured.add(time);
     }
 
     pub(super) fn inbound_begins(&self, version: String) {
@@ -109,6 +159,26 @@ impl Counters {
             bytes_in: load(&self.bytes_in),
             queued_bytes: queued_bytes as u64,
             round_trip: state.round_trip,
+            round_trips: state.measured.summary,
+            failures: state.failures,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trips_are_summed_up() {
+        let mut measured = Measured::default();
+        assert_eq!(measured.summary, RoundTrips::default());
+        for millis in [4, 2, 6, 4] {
+            measured.add(Duration::from_millis(millis));
+        }
+        let RoundTrips { count, last, mean, deviation, min, max } = measured.summary;
+        let micros = |time: Duration| (time.as_secs_f64() * 1e6).round() as u64;
+        assert_eq!((count, micros(last), micros(min), micros(max)), (4, 4000, 2000, 6000));
+        assert_eq!((micros(mean), micros(deviation)), (4000, 1414));
     }
 }

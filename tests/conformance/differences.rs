@@ -13,13 +13,13 @@ pub(crate) struct Meant {
 }
 
 /// All of them.
-pub(crate) const MEANT: [Meant; 11] = [
+pub(crate) const MEANT: [Meant; 12] = [
     Meant {
         what: "what is no HTTP is refused in other words",
         why: "both servers close the connection; the answer is that of the HTTP library",
         applies: |_, theirs, ours| {
             let by_library = |answer: &Answer| {
-                matches!(answer.status, 400 | 501) && answer.header("Connection") == Some("close")
+                matches!(answer.status, 400 | 501 | 505) && answer.header("Connection") == Some("close")
             };
             by_library(theirs) && by_library(ours) && theirs.index().is_none() && ours.index().is_none()
         },
@@ -39,10 +39,19 @@ pub(crate) const MEANT: [Meant; 11] = [
         applies: |request, _, _| request.target.contains(&b'#'),
     },
     Meant {
-        what: "a second Host is ignored",
-        why: "one listener serves one API: nothing depends on the name",
-        applies: |request, theirs, _| {
-            theirs.status == 400 && request.headers.iter().any(|(name, _)| name == "Host")
+        what: "HTTP/1.2 is refused",
+        why: "there is no such version; Go takes it for 1.1",
+        applies: |request, _, ours| request.version == "HTTP/1.2" && ours.status == 400,
+    },
+    Meant {
+        what: "a body that is no HTTP is said to be broken",
+        why: "the HTTP library does not say how; status and error number are the same",
+        applies: |_, theirs, ours| {
+            let is_210 =
+                |answer: &Answer| answer.status == 400 && answer.body.starts_with(b"{\"errorCode\":210,");
+            is_210(theirs)
+                && is_210(ours)
+                && String::from_utf8_lossy(&ours.body).contains("the request body is broken")
         },
     },
     Meant {
@@ -66,9 +75,11 @@ pub(crate) const MEANT: [Meant; 11] = [
         },
     },
     Meant {
-        what: "membership does not change through /v2/members",
-        why: "it is not supported yet, and says so, whatever else is wrong with the request",
-        applies: |request, _, ours| request.target.starts_with(b"/v2/members") && ours.status == 501,
+        what: "a body that is no member is refused in other words",
+        why: "the words are those of the JSON parser, there Go's",
+        applies: |request, theirs, ours| {
+            request.target.starts_with(b"/v2/members") && theirs.status == 400 && ours.status == 400
+        },
     },
     Meant {
         what: "a target in absolute form without a path means the root",

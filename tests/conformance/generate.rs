@@ -2,7 +2,10 @@
 //! paths, bodies and methods that are wrong in every way known.
 
 use crate::wire::Request;
-use crate::words::{BOOLS, CONTENT_TYPES, METHODS, NUMBERS, ODD_SEGMENTS, ODD_TARGETS, SEGMENTS, VALUES};
+use crate::words::{
+    BOOLS, CHUNKS, CONTENT_TYPES, METHODS, NUMBERS, ODD_HEADERS, ODD_SEGMENTS, ODD_TARGETS, SEGMENTS, VALUES,
+    VERSIONS,
+};
 use rand::{RngExt as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::VecDeque;
@@ -10,6 +13,9 @@ use std::fmt::Write as _;
 
 /// How many past events conditions are taken from.
 const REMEMBERED: usize = 60;
+
+/// How many events the servers keep (`server`).
+const HISTORY: u64 = 1000;
 
 /// What happened, as far as conditions are made of it.
 #[derive(Clone, Debug)]
@@ -59,7 +65,8 @@ impl Generator {
             57..69 => self.delete(),
             69..86 => self.get(),
             86..92 => self.odd(),
-            92..95 => self.odd_form(),
+            92..94 => self.odd_form(),
+            94 => self.odd_head(),
             _ => return Step::Wait(self.wait()),
         })
     }
@@ -329,15 +336,51 @@ impl Generator {
             target.push_str("&stream=true");
         }
         if self.one_in(2) {
-            let index = match self.rng.random_range(0..8) {
+            let index = match self.rng.random_range(0..9) {
                 0 => self.first_index,
+                8 if self.index > self.first_index + HISTORY + 10 => {
+                    // About where the history ends.
+                    self.index - HISTORY - 5 + self.rng.random_range(0..10)
+                }
                 1 => self.index + self.rng.random_range(0..20),
                 2 => 0,
                 _ => self.index.saturating_sub(self.rng.random_range(0..40)).max(self.first_index),
             };
             _ = write!(target, "&waitIndex={index}");
         }
+        if self.one_in(8) {
+            let more =
+                ["quorum=false", "sorted=true", "dir=true", "ttl=5", "prevExist=true", "value=x", "x=y"];
+            target.push('&');
+            target.push_str(self.pick(&more));
+        }
         Request::get(&target)
+    }
+
+    /// A plain request with a head that is not.
+    fn odd_head(&mut self) -> Request {
+        let mut request = match self.rng.random_range(0..4) {
+            0 => Request::get(&format!("{}?sorted=true", self.key())),
+            1 => Request::new("DELETE", self.key()),
+            _ => Request::put(&self.key(), "value=1"),
+        };
+        match self.rng.random_range(0..10) {
+            0 => {
+                // Nothing that leaves a trace: a version that one of them takes and the other does not is meant.
+                request = Request::get(&format!("{}?sorted=true", self.key()));
+                request.version = VERSIONS[self.rng.random_range(0..VERSIONS.len())];
+            }
+            1 => request.without_host = true,
+            2 | 3 if request.method == "PUT" => {
+                request.body = self.pick(&CHUNKS).as_bytes().to_vec();
+                return request.header("Transfer-Encoding", "chunked");
+            }
+            _ => {
+                let (name, value) = ODD_HEADERS[self.rng.random_range(0..ODD_HEADERS.len())];
+                return request.header(name, value);
+            }
+        }
+        request
     }
 
     fn odd(&mut self) -> Request {
@@ -353,6 +396,10 @@ impl Generator {
         let mut request = self.request(method, target, vec!["value=odd".to_owned()]);
         if self.one_in(4) {
             request.target = request.target.split(|&byte| byte == b'?').next().unwrap_or_default().to_vec();
+        }
+        if request.target.contains(&b'#') {
+            // What we write then is another key: a meant difference, but not one to go on from.
+            request = Request::new("GET", request.target);
         }
         if self.one_in(20) && matches!(&request.method[..], "GET" | "HEAD" | "OPTIONS") {
             request.target.push(0xe9); // no UTF-8, and not escaped

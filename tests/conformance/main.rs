@@ -20,11 +20,11 @@ use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const REQUESTS: u64 = 3_000;
+const REQUESTS: u64 = 20_000;
 /// Pairs of servers at once.
-const PAIRS: u64 = 3;
-/// Requests to one pair of servers: a tree that only grows makes for slow listings, and one seed's luck for blind spots.
-const REQUESTS_PER_SEED: u64 = 1_000;
+const PAIRS: u64 = 4;
+/// Requests to one pair of servers: enough that the history overflows; not all, for one seed's luck makes for blind spots.
+const REQUESTS_PER_SEED: u64 = 5_000;
 
 fn setting(name: &str, default: u64) -> u64 {
     match std::env::var(name) {

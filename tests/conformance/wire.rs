@@ -16,12 +16,21 @@ pub(crate) struct Request {
     pub(crate) version: &'static str,
     pub(crate) headers: Vec<(String, Vec<u8>)>,
     pub(crate) body: Vec<u8>,
+    /// Leaves `Host` out.
+    pub(crate) without_host: bool,
 }
 
 impl Request {
     pub(crate) fn new(method: &str, target: impl Into<Vec<u8>>) -> Self {
         let (method, target) = (method.to_owned(), target.into());
-        Self { method, target, version: "HTTP/1.1", headers: Vec::new(), body: Vec::new() }
+        Self {
+            method,
+            target,
+            version: "HTTP/1.1",
+            headers: Vec::new(),
+            body: Vec::new(),
+            without_host: false,
+        }
     }
 
     pub(crate) fn get(target: &str) -> Self {
@@ -76,7 +85,10 @@ impl Request {
         bytes.extend(&self.target);
         bytes.push(b' ');
         bytes.extend(self.version.as_bytes());
-        bytes.extend(b"\r\nHost: conformance\r\n");
+        bytes.extend(b"\r\n");
+        if !self.without_host {
+            bytes.extend(b"Host: conformance\r\n");
+        }
         for (name, value) in &self.headers {
             bytes.extend(name.as_bytes());
             bytes.extend(b": ");
@@ -101,8 +113,15 @@ impl Request {
         if self.version == "HTTP/1.0" {
             command.push_str(" --http1.0");
         }
+        if !matches!(self.version, "HTTP/1.0" | "HTTP/1.1") {
+            // curl cannot.
+            command.push_str(&format!(" '# as {}:'", self.version));
+        }
         if self.body.is_empty() && !self.headers.iter().any(|(name, _)| name == "Content-Type") {
             command.push_str(" -H 'Content-Type:'");
+        }
+        if self.without_host {
+            command.push_str(" -H 'Host:'");
         }
         for (name, value) in &self.headers {
             command.push_str(" -H ");
@@ -149,6 +168,22 @@ impl Answer {
 
     /// Reads what a connection has received: `None` while the head is not complete.
     fn parse(received: &[u8], ended: bool, to_head: bool) -> io::Result<Option<Self>> {
+        // That the body may be sent is an answer before the answer.
+        let mut rest = received;
+        while rest.starts_with(b"HTTP/1.1 100 ") {
+            let Some(len) = find(rest, b"\r\n\r\n") else { return Ok(None) };
+            rest = &rest[len + 4..];
+        }
+        let before = received.len() - rest.len();
+        let mut answer = Self::parse_final(rest, ended, to_head)?;
+        if let Some(answer) = answer.as_mut().filter(|_| before > 0) {
+            answer.consumed += before;
+            answer.headers.push(("(before)".to_owned(), "100 Continue".to_owned()));
+        }
+        Ok(answer)
+    }
+
+    fn parse_final(received: &[u8], ended: bool, to_head: bool) -> io::Result<Option<Self>> {
         let Some(head_len) = find(received, b"\r\n\r\n") else { return Ok(None) };
         let bad = || io::Error::new(ErrorKind::InvalidData, String::from_utf8_lossy(received).into_owned());
         let head = String::from_utf8_lossy(&received[..head_len]).into_owned();

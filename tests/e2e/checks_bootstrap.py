@@ -129,7 +129,8 @@ def full(ctx):
     token = ctx.new_token(ctx.discovery_service())
     members = [ctx.old_style(f"m{number}", token).start() for number in (1, 2, 3)]
     ctx.expect_forms(members)
-    ctx.expect_refusal(ctx.old_style("m4", token).start(), "cluster is full", timeout=30)
+    fourth = ctx.old_style("m4", token, env={"ETCD_DISCOVERY_FALLBACK": "exit"}).start()
+    ctx.expect_refusal(fourth, "cluster is full", timeout=30)
     ctx.expect_forms(members)
 
 

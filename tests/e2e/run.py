@@ -4,7 +4,8 @@
     tests/e2e/run.py --quorate target/release/quorate --etcdctl target/release/etcdctl
 
 Needs Linux, root (for the check with network namespaces), curl, iproute2, a real etcd and etcdctl (Debian: etcd-server,
-etcd-client) and, for one check, a Python with python-etcd. What is missing fails its checks; nothing is skipped.
+etcd-client), a Python with python-etcd, node with node-etcd, and the program of tests/clients/rust: `tests/run` sees to all
+of it. What is missing fails its checks; nothing is skipped.
 `--target etcd` runs the checks that a real etcd passes too against one, to see whether the checks are right.
 """
 
@@ -19,8 +20,11 @@ import traceback
 import checks_keys  # noqa: F401  registers its checks, as the others
 import checks_ttl  # noqa: F401
 import checks_clients  # noqa: F401
+import checks_real_clients  # noqa: F401
 import checks_bootstrap  # noqa: F401
 import checks_faults  # noqa: F401
+import checks_disk  # noqa: F401
+import checks_members  # noqa: F401
 import checks_refusals  # noqa: F401
 from checking import CHECKS, CheckFailed
 from cluster import Context, use_ports
@@ -32,6 +36,8 @@ def parse_arguments():
     parser.add_argument("--etcdctl", metavar="PATH", help="our etcdctl")
     parser.add_argument("--real-etcd", metavar="PATH", default="etcd", help="a real etcd (default: the one in the PATH)")
     parser.add_argument("--real-etcdctl", metavar="PATH", default="/usr/bin/etcdctl", help="default: %(default)s")
+    parser.add_argument("--node-modules", metavar="DIR", help="where node-etcd is installed")
+    parser.add_argument("--rust-client", metavar="PATH", help="the program of tests/clients/rust")
     parser.add_argument("--target", choices=("quorate", "etcd"), default="quorate", help="what is checked")
     parser.add_argument("--only", metavar="NAME", action="append", help="only checks whose name begins so; may be repeated")
     parser.add_argument("--repeat", metavar="N", type=int, default=1, help="everything that many times")
@@ -101,6 +107,8 @@ def main():
         "etcdctl": program(arguments.etcdctl),
         "etcd": program(arguments.real_etcd),
         "real-etcdctl": program(arguments.real_etcdctl),
+        "node-modules": arguments.node_modules and os.path.abspath(arguments.node_modules),
+        "rust-client": program(arguments.rust_client),
     }
     if arguments.target == "etcd" and not programs["etcdctl"]:
         checks = [entry for entry in checks if entry[0] != "etcdctl-ours"]

@@ -44,8 +44,9 @@ pub struct Disk {
     pub slow_until: u64,
     /// The next sync fails.
     pub failing: bool,
-    /// Until when there is no space.
+    /// Until when there is no space, and until when there is little.
     pub full_until: u64,
+    pub short_until: u64,
     /// With `Bug::FsyncErrorIgnored`: what is really there since a sync failed.
     really: Option<(Log, Vec<State>)>,
     first_membership: Option<Membership>,
@@ -74,6 +75,7 @@ impl Disk {
             slow_until: 0,
             failing: false,
             full_until: 0,
+            short_until: 0,
             really: None,
             first_membership: membership_of(state),
             bug,
@@ -82,7 +84,8 @@ impl Disk {
 
     /// No more trouble, and what waits for a slow disk is done soon.
     pub fn heal(&mut self, now: u64) {
-        (self.slow_until, self.failing, self.full_until) = (0, false, 0);
+        (self.slow_until, self.failing) = (0, false);
+        (self.full_until, self.short_until) = (0, 0);
         for (due, _) in &mut self.queue {
             *due = (*due).min(now + 10);
         }
@@ -92,10 +95,7 @@ impl Disk {
     }
 
     /// The next sync is due; whether it works.
-    pub fn sync_works(&mut self, now: u64) -> bool {
-        if self.full_until > now {
-            return false;
-        }
+    pub fn sync_works(&mut self) -> bool {
         let works = !std::mem::take(&mut self.failing);
         if !works && self.bug == Some(Bug::FsyncErrorIgnored) {
             self.really.get_or_insert((self.log.clone(), self.checkpoints.clone()));

@@ -11,6 +11,7 @@
 mod bugs;
 mod clients;
 mod clock;
+mod contract;
 mod coverage;
 mod disk;
 mod invariants;
@@ -87,7 +88,9 @@ fn faults_lose_nothing_and_a_healed_cluster_converges() {
         failed.is_empty(),
         "failing seeds: {failed:?}; replay one with SIM_SEED=n cargo test --test sim one_seed -- --nocapture"
     );
-    assert_eq!(coverage.missing(), Vec::<&str>::new(), "this never happened");
+    if seeds >= 1_000 {
+        assert_eq!(coverage.missing(), Vec::<&str>::new(), "this never happened");
+    }
 }
 
 #[test]

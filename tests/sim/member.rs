@@ -3,6 +3,7 @@
 use crate::clock::Clock;
 use crate::disk::Disk;
 use quorate::replica::{Input, Replica};
+use raft::eraftpb::ConfState;
 use std::time::Duration;
 
 pub struct Member {
@@ -19,10 +20,14 @@ pub struct Member {
     pub crash_at: Option<u64>,
     /// Requests that clients made while it was paused.
     pub backlog: Vec<Input>,
+    /// As it was after the last step.
+    pub membership: ConfState,
     /// Names its data directory, and whether the cluster knows that name.
     pub incarnation: u64,
     pub published: bool,
     pub publishing: bool,
+    /// Its core was told that space is short.
+    pub short_of_space: bool,
     /// It was removed from the cluster, and knows it.
     pub removed: bool,
     /// Its process is not to be started any more, or not yet.
@@ -49,9 +54,11 @@ impl Member {
             down_until: 0,
             crash_at: None,
             backlog: vec![],
+            membership: ConfState::default(),
             incarnation: id,
             published: false,
             publishing: false,
+            short_of_space: false,
             removed: false,
             gone: false,
             run: 0,

@@ -217,6 +217,7 @@ impl World {
         member.next_tick = clock + TICK;
         self.input(at, Input::Tick);
         self.keep_clock(at);
+        self.look_at_space(at);
         self.publish(at);
         self.try_to_connect(at);
     }

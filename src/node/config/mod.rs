@@ -54,12 +54,21 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     /// Time without a leader after which a member stands for election; at least five heartbeats, at most 50 s.
     pub election_timeout: Duration,
-    /// Applied log entries between checkpoints.
+    /// Applied log entries between checkpoints at the most.
     pub snapshot_count: u64,
+    /// Bytes of log between checkpoints: as many as the keyspace has, but at least this. The log that is kept is between
+    /// one and two times as large.
+    pub log_bytes_min: u64,
+    /// The same, but at most this, unless `log_bytes_min` is more.
+    pub log_bytes_max: u64,
     /// Events kept for watchers that come back: how many at most.
     pub history_events: usize,
     /// Events kept for watchers that come back: bytes at most.
     pub history_bytes: usize,
+    /// Bytes of keys and values that the keyspace may reach; 0: as many as the disk has room for.
+    pub quota_backend_bytes: u64,
+    /// Free disk space below which writes are refused; `None`: 64 MiB, or a tenth of the file system if that is less.
+    pub disk_reserve_bytes: Option<u64>,
     /// The largest request body that a client may send, in bytes.
     pub max_request_bytes: usize,
     /// Origins that browsers may send requests from; `*` for any.
@@ -89,8 +98,12 @@ impl Default for Config {
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_secs(1),
             snapshot_count: 10_000,
+            log_bytes_min: 16 << 20,
+            log_bytes_max: 64 << 20,
             history_events: 100_000,
             history_bytes: 64 << 20,
+            quota_backend_bytes: 0,
+            disk_reserve_bytes: None,
             max_request_bytes: 1_572_864,
             cors: Vec::new(),
             log_level: "info".to_owned(),

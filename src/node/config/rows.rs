@@ -317,6 +317,30 @@ pub(super) static FLAGS: &[Flag] = &[
     ),
     text(
         Tuning,
+        "log-bytes-min",
+        "BYTES",
+        "16777216",
+        "quorate",
+        "Log between checkpoints, however small the keyspace",
+        |d, v| {
+            d.config.log_bytes_min = number(v)?;
+            Ok(())
+        },
+    ),
+    text(
+        Tuning,
+        "log-bytes-max",
+        "BYTES",
+        "67108864",
+        "quorate",
+        "Log between checkpoints, however large the keyspace",
+        |d, v| {
+            d.config.log_bytes_max = number(v)?;
+            Ok(())
+        },
+    ),
+    text(
+        Tuning,
         "history-events",
         "N",
         "100000",
@@ -336,6 +360,30 @@ pub(super) static FLAGS: &[Flag] = &[
         "Memory for these events at most",
         |d, v| {
             d.config.history_bytes = number(v)?;
+            Ok(())
+        },
+    ),
+    text(
+        Tuning,
+        "quota-backend-bytes",
+        "BYTES",
+        "0",
+        "3.0",
+        "Keys and values that the keyspace may reach; 0: as many as the disk has room for",
+        |d, v| {
+            d.config.quota_backend_bytes = number(v)?;
+            Ok(())
+        },
+    ),
+    text(
+        Tuning,
+        "disk-reserve-bytes",
+        "BYTES",
+        "64 MiB, at most a tenth of the disk",
+        "quorate",
+        "Free space below which writes are refused; deletes, reads and watches go on",
+        |d, v| {
+            d.config.disk_reserve_bytes = Some(number(v)?);
             Ok(())
         },
     ),
@@ -430,6 +478,5 @@ pub(super) static FLAGS: &[Flag] = &[
     refused("wal-dir", "DIR", "it is not supported, the log is kept in -data-dir"),
     refused("config-file", "FILE", "it is not supported, use flags or the environment"),
     refused("listen-metrics-urls", "URLS", "it is not supported, metrics are served with the client URLs"),
-    refused("quota-backend-bytes", "BYTES", "it is not supported yet"),
     refused("experimental-v3demo", "", "there is no v3 API here"),
 ];

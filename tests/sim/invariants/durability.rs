@@ -37,7 +37,7 @@ impl Durability {
 
 /// Whether those for whom it is true are a quorum.
 pub fn quorum(membership: &ConfState, is: impl Fn(&u64) -> bool) -> bool {
-    let majority =
-        |voters: &[u64]| voters.is_empty() || voters.iter().filter(|id| is(id)).count() * 2 > voters.len();
-    majority(&membership.voters) && majority(&membership.voters_outgoing)
+    let majority = |voters: &[u64]| voters.iter().filter(|id| is(id)).count() * 2 > voters.len();
+    let joint = membership.voters_outgoing.is_empty() || majority(&membership.voters_outgoing);
+    majority(&membership.voters) && joint
 }

@@ -43,6 +43,9 @@ impl SameState {
         let all = |state: &State| -> Vec<Record> { state.clone().into_records().collect() };
         let mut states = states.map(all);
         let Some(first) = states.next() else { return };
-        assert!(states.all(|state| state == first), "the states that members end with differ");
+        for state in states {
+            let differs = first.iter().zip(&state).find(|(a, b)| a != b);
+            assert!(differs.is_none() && first.len() == state.len(), "the members end with: {differs:?}");
+        }
     }
 }

@@ -10,6 +10,9 @@ use rand::RngExt as _;
 /// How much longer a slow disk takes.
 const SLOWER: u64 = 20;
 
+/// While it is full, the core is told so this often.
+const STALLED_EVERY_MS: u64 = 500;
+
 impl World {
     pub(super) fn queue_write(&mut self, at: usize, mut write: LogWrite) {
         let latency = if write.install.is_some() { self.options.install_ms } else { self.options.sync_ms };
@@ -45,7 +48,17 @@ impl World {
                 return;
             }
             let disk = &mut self.members[at].disk;
-            if !disk.sync_works(self.now) {
+            if disk.full_until > self.now {
+                // It waits for space, as the log's thread does, and says so now and then.
+                let again = disk.full_until.min(self.now + STALLED_EVERY_MS);
+                if let Some((due, _)) = disk.queue.front_mut() {
+                    *due = again;
+                }
+                self.coverage.note("writes wait for space");
+                self.input(at, Input::Stalled);
+                return;
+            }
+            if !disk.sync_works() {
                 self.stop_for_disk(at);
                 return;
             }
@@ -78,5 +91,15 @@ impl World {
             self.send(at, message.to, Wire::Frame(vec![message], vec![], None));
         }
         Some(())
+    }
+
+    /// The core is told when space runs short and when there is some again.
+    pub(super) fn look_at_space(&mut self, at: usize) {
+        let member = &mut self.members[at];
+        let short = member.disk.short_until > self.now;
+        if member.short_of_space != short {
+            member.short_of_space = short;
+            self.input(at, Input::Space { short });
+        }
     }
 }

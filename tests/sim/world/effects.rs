@@ -11,6 +11,7 @@ use crate::invariants::membership::Membership;
 use crate::network::{Packet, Wire};
 use quorate::replica::{Effects, LogPosition, Outgoing, Reply, Token};
 use quorate::store;
+use std::collections::BTreeSet;
 
 impl World {
     pub(super) fn may_read_by_bug(&self, at: usize) -> bool {
@@ -73,16 +74,22 @@ impl World {
         let members = &self.members;
         let last_on_disk = |id: u64| members[(id - 1) as usize].disk.last_index();
         invariants.membership.check(state, last_on_disk);
+        // What counted was the membership when it was committed: what it is after this step, or was before, or is at the
+        // leader, if that is another.
+        let others = members.iter().filter_map(|m| m.replica.as_ref()).map(|r| &r.state().membership);
+        let memberships: Vec<_> = [&state.membership, &member.membership].into_iter().chain(others).collect();
         let held = |index: u64| {
-            let mut terms = members.iter().filter_map(|m| m.disk.term_at(index));
-            terms.any(|term| {
+            let terms: BTreeSet<u64> = members.iter().filter_map(|m| m.disk.term_at(index)).collect();
+            terms.into_iter().any(|term| {
                 let at = LogPosition { index, term };
                 let holds = |id: &u64| members[(*id - 1) as usize].disk.holds(at);
-                quorum(&state.membership, holds)
+                memberships.iter().any(|membership| quorum(membership, holds))
             })
         };
         let commits = invariants.durability.check(member.id, standing, state, held);
         self.coverage.note_many("commits", commits);
+        let membership = state.membership.clone();
+        self.members[at].membership = membership;
     }
 
     fn applied(&mut self, member: u64, event: &std::sync::Arc<store::Event>) {

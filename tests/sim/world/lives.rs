@@ -26,6 +26,7 @@ impl World {
             request_timeout: REQUEST_TIMEOUT,
             incarnation: member.incarnation,
             strict_reconfig: true,
+            quota_bytes: 0,
         };
         let clock = member.disk.clock.map(|(term, time, noted)| match self.options.bug {
             Some(Bug::LeaderlessTime) => (term, time.plus(self.now - noted)),
@@ -64,10 +65,8 @@ impl World {
 
     /// Its disk fails it, and it stops, as the driver does. A supervisor starts it again.
     pub(super) fn stop_for_disk(&mut self, at: usize) {
-        let full = self.members[at].disk.full_until;
-        let why = if full > self.now { "append refused by a full disk" } else { "fsync failed" };
-        self.coverage.note(why);
-        let down_until = self.now.max(full) + self.rng.random_range(1..3_000);
+        self.coverage.note("fsync failed");
+        let down_until = self.now + self.rng.random_range(1..3_000);
         self.end(at, down_until, false);
     }
 
@@ -78,6 +77,7 @@ impl World {
         member.crash_at = None;
         member.dirty = false;
         (member.publishing, member.published) = (false, false);
+        member.short_of_space = false;
         member.backlog.clear();
         member.paused_until = 0;
         member.down_until = down_until;

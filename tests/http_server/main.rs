@@ -1,6 +1,9 @@
 //! The HTTP layer over real sockets, with a member of its own: what it grants clients, and what it does not.
 #![allow(clippy::unwrap_used)] // helpers of tests, which `allow-unwrap-in-tests` does not know for such
 
+mod endpoints;
+mod extensions;
+
 use quorate::http::backend::{BackendError, WatchItem};
 use quorate::http::testing::SingleMember;
 use quorate::http::{ServeConfig, serve};
@@ -30,7 +33,7 @@ impl Server {
         let limits = HistoryLimits { events: 100, bytes: 1 << 20 };
         let member = SingleMember::start(&format!("http://{address}"), limits);
         let (shutdown, until) = oneshot::channel();
-        let serving = tokio::spawn(serve(listener, member.clone(), config, async { _ = until.await }));
+        let serving = tokio::spawn(serve(vec![listener], member.clone(), config, async { _ = until.await }));
         Self { address, member, shutdown: Some(shutdown), serving }
     }
 

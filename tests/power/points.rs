@@ -1,0 +1,111 @@
+//! Crash points: a real member loses power at each operation of its disk while it is founded, makes a checkpoint and
+//! compacts its log, or installs a snapshot. Any step of persisting ends in such an operation, so these are all the
+//! points there are, also of steps that are added later; failpoints in the source would have to be kept in step with it,
+//! and tested in another build than the one that is run.
+
+use crate::cluster::Cluster;
+use crate::http::{Answer, Connection};
+use crate::load::Load;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use std::time::{Duration, Instant};
+
+const EXTRA: [&str; 2] = ["--snapshot-count", "15"];
+
+/// Each `stride`-th operation of founding, of writing, of checkpoints and of compaction. Gives how many.
+pub fn alone(seed: u64, stride: u64) -> u64 {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let (mut points, mut at) = (0, rng.random_range(1..=stride));
+    loop {
+        let mut cluster = Cluster::new(1, &EXTRA);
+        cluster.members[0].mount.behaviour().off_at = Some(at);
+        cluster.members[0].start();
+        let load = Load::start(&[cluster.members[0].client_port], 1);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !is_off(&cluster, 0) && cluster.members[0].runs() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        // Half of them are killed there, and the power goes later: what they found then was never synced by anybody.
+        if rng.random_range(0..2) == 0 {
+            cluster.members[0].kill();
+            cluster.members[0].mount.power_is_back();
+            cluster.members[0].start();
+            cluster.wait_healthy();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let fate = cluster.cut(&[0], &mut rng);
+        cluster.members[0].start();
+        cluster.wait_healthy();
+        let checked = load.check(cluster.members[0].client_port);
+        assert!(checked.is_ok(), "seed {seed}, operation {at}, {fate:?}: {checked:?}");
+        load.stop();
+        let checkpoints = log_of(&cluster, 0).matches("wrote a checkpoint").count();
+        cluster.discard();
+        points += 1;
+        at += stride;
+        // Founded, and the log was compacted behind the second checkpoint.
+        if checkpoints >= 3 {
+            return points;
+        }
+    }
+}
+
+/// Each `stride`-th operation of a member that starts and is sent a snapshot. Gives how many.
+pub fn install(seed: u64, stride: u64) -> u64 {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut cluster = Cluster::new(3, &EXTRA);
+    cluster.members.iter_mut().for_each(crate::cluster::Member::start);
+    cluster.wait_healthy();
+    let (mut points, mut at) = (0, rng.random_range(1..=stride));
+    let (mut keys, mut whole) = (0, 0);
+    // Until it has started and installed the snapshot before the power went, twice.
+    while whole < 2 {
+        cluster.members[2].kill();
+        keys = write_behind_its_back(&cluster, keys);
+        let from = cluster.members[2].mount.disk().operations();
+        cluster.members[2].mount.behaviour().off_at = Some(from + at);
+        cluster.members[2].start();
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while !is_off(&cluster, 2) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        whole += u64::from(!is_off(&cluster, 2));
+        let fate = cluster.cut(&[2], &mut rng);
+        cluster.members[2].start();
+        cluster.wait_healthy();
+        let mut connection = Connection::new(cluster.members[2].client_port, Duration::from_secs(10));
+        let listed = connection.get("/v2/keys/install?recursive=true").map(|answer| answer.body);
+        let there = listed.as_ref().and_then(|body| body["node"]["nodes"].as_array()).map_or(0, Vec::len);
+        assert_eq!(there as u64, keys, "seed {seed}, operation {at} of the start, {fate:?}");
+        points += 1;
+        at += stride;
+    }
+    let sent = (0..2).map(|at| log_of(&cluster, at).matches("sending it the whole state").count());
+    assert!(sent.sum::<usize>() as u64 > points / 2, "hardly any snapshot was sent");
+    assert!(!log_of(&cluster, 2).contains("panicked"));
+    cluster.discard();
+    points
+}
+
+fn is_off(cluster: &Cluster, at: usize) -> bool {
+    cluster.members[at].mount.behaviour().off
+}
+
+fn log_of(cluster: &Cluster, at: usize) -> String {
+    std::fs::read_to_string(&cluster.members[at].log).unwrap()
+}
+
+/// So much that the others no longer have the log that the third would need.
+fn write_behind_its_back(cluster: &Cluster, from: u64) -> u64 {
+    let mut connection = Connection::new(cluster.members[0].client_port, Duration::from_secs(5));
+    let mut number = from;
+    while number < from + 50 {
+        let written = connection.put(&format!("/v2/keys/install/{number}"), "v");
+        if matches!(written, Ok(Answer { status: 200 | 201, .. })) {
+            number += 1;
+        } else {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    number
+}
