@@ -191,8 +191,9 @@ impl Clients {
             }
             (Asked::Write { .. }, Outcome::Failed(Failure::Timeout)) => coverage.note("timeouts"),
             (Asked::Write { .. }, Outcome::Failed(Failure::Removed)) => coverage.note("told of a removal"),
-            (Asked::Write { value, .. }, Outcome::Failed(_)) => {
-                coverage.note("refused before the log");
+            (Asked::Write { value, .. }, Outcome::Failed(reason)) => {
+                let space = matches!(reason, Failure::NoRoom(_));
+                coverage.note(if space { "refused: no space" } else { "refused before the log" });
                 if !value.is_empty() {
                     invariants.exactly_once.refused(value);
                 }

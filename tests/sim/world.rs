@@ -261,8 +261,10 @@ fn late_ms_max(options: &Options) -> u64 {
     let election = 2 * options.election_ticks * TICK_MS;
     let pause = if options.pause_every_ms > 0 { faults::PAUSE_MS.end } else { 0 };
     let jump = if options.clock_jump_every_ms > 0 { faults::JUMP_MS.end } else { 0 };
-    let disk =
-        if options.disk_trouble_every_ms > 0 { 10 } else { 1 } * (options.sync_ms + options.install_ms);
+    let mut disk = options.sync_ms + options.install_ms;
+    if options.disk_trouble_every_ms > 0 {
+        disk = 20 * disk + faults::SPACE_MS.end;
+    }
     1_000 + 3 * election + 2 * pause + 2 * jump + 4 * (disk + options.delay_ms)
 }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 pub(super) const PAUSE_MS: Range<u64> = 100..4_000;
 pub(super) const JUMP_MS: Range<u64> = 1..10_000;
 const SLOW_MS: Range<u64> = 100..5_000;
-const FULL_MS: Range<u64> = 100..5_000;
+pub(super) const SPACE_MS: Range<u64> = 100..5_000;
 
 /// When each kind of fault strikes next.
 #[derive(Default)]
@@ -135,7 +135,13 @@ impl World {
                 disk.slow_until = self.now + self.rng.random_range(SLOW_MS);
             }
             1 => disk.failing = true,
-            _ => disk.full_until = self.now + self.rng.random_range(FULL_MS),
+            _ => {
+                self.coverage.note("disk short of space");
+                disk.short_until = self.now + self.rng.random_range(SPACE_MS);
+                if self.rng.random_range(0..2) == 0 {
+                    disk.full_until = self.now + self.rng.random_range(SPACE_MS);
+                }
+            }
         }
     }
 
