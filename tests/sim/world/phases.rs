@@ -4,6 +4,7 @@
 use super::{TICK_MS, World};
 use crate::invariants::same_state::SameState;
 use quorate::replica::Replica;
+use raft::eraftpb::EntryType;
 use rand::RngExt as _;
 use std::collections::BTreeSet;
 
@@ -95,15 +96,21 @@ impl World {
 
     /// The voters, if all of them hold the same membership, and none is lost: which majority has a quorum is beyond doubt.
     fn agreed_voters(&self) -> Option<Vec<u64>> {
+        if self.options.membership_every_ms == 0 {
+            return Some(self.ids());
+        }
         let newest = self.newest_state()?;
         let voters = newest.membership.voters.clone();
+        // Nobody is on the way to a vote, and no change is in a log that is not applied.
         let agrees = |id: &u64| {
-            let state = self.members[(*id - 1) as usize].replica.as_ref().map(Replica::state);
-            state.is_some_and(|state| state.membership == newest.membership)
+            let Some(replica) = &self.members[(*id - 1) as usize].replica else { return false };
+            let state = replica.state();
+            let under_way = replica.log_entries().iter().any(|entry| {
+                entry.index > state.applied.index && entry.get_entry_type() != EntryType::EntryNormal
+            });
+            state.membership == newest.membership && state.membership.learners.is_empty() && !under_way
         };
-        let fixed = self.options.membership_every_ms == 0;
-        let settled = fixed || (voters.iter().all(agrees) && self.operator.lost.is_empty());
-        settled.then_some(if fixed { self.ids() } else { voters })
+        (voters.iter().all(agrees) && self.operator.lost.is_empty()).then_some(voters)
     }
 
     /// The members that must come to one state: those of the newest membership whose machines are not lost.
@@ -151,13 +158,16 @@ impl World {
             }
         }
         let last = self.invariants.history.last_index();
-        if self.watchers.iter().any(|watcher| watcher.at.is_none() || watcher.next() != last + 1) {
+        if self.watchers.iter().any(|w| !w.at.is_some_and(|at| self.is_estranged(at)) && w.next() != last + 1)
+        {
             return "watchers are not told the last events".into();
         }
+        let newest = self.newest_state();
         let unaware = |m: &&crate::member::Member| {
             let Some(replica) = m.replica.as_ref().filter(|_| !m.removed) else { return false };
-            let knows_some = living.iter().any(|at| replica.state().members.contains_key(&(*at as u64 + 1)));
-            knows_some && !living.contains(&((m.id - 1) as usize))
+            let left = newest.is_some_and(|state| !state.members.contains_key(&m.id));
+            let knows_some = |at: &usize| replica.state().members.contains_key(&(*at as u64 + 1));
+            (left || self.operator.lost.contains(&m.id)) && living.iter().any(knows_some)
         };
         self.members.iter().find(unaware).map_or_else(String::new, |m| format!("member {} is not told", m.id))
     }
