@@ -25,6 +25,7 @@
 //! CLUSTER_BUG=UnsyncedDisk (a killed member comes back with its disk as it was long before) put a bug in, and the
 //! run must fail; as it did with CLUSTER_PROGRAM=PATH of a build whose members answered default reads at once, from what they
 //! had applied: registers that are not linearizable and keys that are not there a moment after they were made, within seconds.
+//! (A member whose disk went back ends by itself and says why, or is not let in again: that is how the second is found.)
 //!
 //! What it does not do: delay or reorder packets (the kernels that this runs on have no netem), power cuts.
 
