@@ -355,7 +355,7 @@ pub(super) static FLAGS: &[Flag] = &[
         Tuning,
         "history-bytes",
         "BYTES",
-        "67108864",
+        "50331648",
         "quorate",
         "Memory for these events at most",
         |d, v| {
