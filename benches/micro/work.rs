@@ -119,6 +119,9 @@ impl Trio {
         let infos = || (1..=3).map(|id| (id, MemberInfo::default())).collect();
         let member = |id| {
             let config = ReplicaConfig {
+                incarnation: id,
+                strict_reconfig: true,
+                quota_bytes: 0,
                 id,
                 session: id,
                 // The first one's timeout is the shortest with these, whatever it is.

@@ -101,13 +101,18 @@ pub(crate) fn error_with<W>(status: StatusCode, error: &StoreError) -> Answer<W>
 }
 
 /// What the member could not do. A member that takes no more requests says so with 503, on which clients try another;
-/// the other causes are 500, as in etcd.
+/// without room for a write it is 507; the other causes are 500, as in etcd.
 pub(crate) fn backend_error<W>(failure: &BackendError) -> Answer<W> {
     let internal = || StoreError::new(ErrorCode::RaftInternal, failure.to_string(), 0);
     match failure {
         BackendError::Store(refusal) => error(refusal),
+        BackendError::NoSpace | BackendError::Quota => {
+            error_with(StatusCode::INSUFFICIENT_STORAGE, &internal())
+        }
+        BackendError::Corrupt | BackendError::Removed => {
+            error_with(StatusCode::SERVICE_UNAVAILABLE, &internal())
+        }
         BackendError::Timeout | BackendError::NoLeader | BackendError::Stopped => error(&internal()),
-        BackendError::Removed => error_with(StatusCode::SERVICE_UNAVAILABLE, &internal()),
         BackendError::Overloaded => {
             let mut answer = error_with(StatusCode::SERVICE_UNAVAILABLE, &internal());
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));

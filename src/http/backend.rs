@@ -1,49 +1,14 @@
 //! What the HTTP layer needs of a member. `node` implements it; tests of this layer bring a small one of their own.
 
+pub use super::view::{ClockReading, Consistency, Member, View, WatchRequest};
+
 use crate::replica::{ChangeError, MemberChange};
-use crate::store::{ClusterTime, Command, Event, Key, Store, StoreError};
+use crate::store::{Command, Event, StoreError};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
-
-/// One member of the cluster as `/v2/members` shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Its id; hexadecimal on the wire.
-    pub id: u64,
-    /// Its name; empty until it has published it.
-    pub name: String,
-    /// Where other members reach it.
-    pub peer_urls: Vec<String>,
-    /// Where clients reach it; empty until it has published them.
-    pub client_urls: Vec<String>,
-    /// Replicates but does not vote.
-    pub learner: bool,
-}
-
-/// The applied state at one moment: reads are answered from it, without a lock, while writes go on.
-#[derive(Clone, Debug)]
-pub struct View {
-    /// The keyspace.
-    pub store: Store,
-    /// Raft position up to which it is applied: X-Raft-Index.
-    pub raft_index: u64,
-    /// The member's current raft term: X-Raft-Term.
-    pub raft_term: u64,
-    /// The members by id.
-    pub members: Arc<BTreeMap<u64, Member>>,
-}
-
-/// A reading of cluster time and the wall clock taken together, to show a deadline as `expiration` and `ttl`.
-#[derive(Clone, Copy, Debug)]
-pub struct ClockReading {
-    /// Cluster time, extrapolated on a member that is not the leader.
-    pub cluster: ClusterTime,
-    /// The wall clock at the same moment. For display only.
-    pub wall: SystemTime,
-}
+use std::time::Duration;
 
 /// A write that was applied.
 #[derive(Clone, Debug)]
@@ -74,6 +39,15 @@ pub enum BackendError {
     /// More requests wait than the member takes. The write was not applied.
     #[error("etcdserver: too many requests")]
     Overloaded,
+    /// Too many disks are nearly full. The write was not applied; reads and deletes go on.
+    #[error("etcdserver: no space: the disks of the members are nearly full")]
+    NoSpace,
+    /// The keyspace has reached its quota. The write was not applied; reads, deletes and refreshes go on.
+    #[error("etcdserver: mvcc: database space exceeded")]
+    Quota,
+    /// The member's state differs from the leader's: it answers nothing any more.
+    #[error("etcdserver: corrupt cluster: the state of this member differs from its leader's, ask another")]
+    Corrupt,
     /// The member was removed from its cluster. A write may still be applied.
     #[error("etcdserver: the member has been permanently removed from the cluster")]
     Removed,
@@ -88,15 +62,6 @@ pub enum MembersError {
     /// The member could not get it done.
     #[error(transparent)]
     Backend(#[from] BackendError),
-}
-
-/// Which state a read may be answered from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Consistency {
-    /// Any state that includes every write acknowledged before the read began (ReadIndex).
-    Linearizable,
-    /// The member's own, which may lag.
-    Local,
 }
 
 /// An event on its way to watchers; its JSON is made once, by whoever is first, and shared.
@@ -135,19 +100,6 @@ pub trait Watch: Send + 'static {
     fn next(&mut self) -> impl Future<Output = Option<WatchItem>> + Send;
 }
 
-/// What is asked of a watch.
-#[derive(Clone, Debug)]
-pub struct WatchRequest {
-    /// The key or directory.
-    pub key: Key,
-    /// Everything below it too.
-    pub recursive: bool,
-    /// All events rather than the first.
-    pub stream: bool,
-    /// From this index on, past ones from the history; 0: from the next event on.
-    pub since: u64,
-}
-
 /// A member's view of consensus, for the stats and health endpoints.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
@@ -169,6 +121,40 @@ pub struct Status {
     pub applied: u64,
     /// How many keys expired since the process started.
     pub expired: u64,
+    /// What is wrong with it.
+    pub alarms: Vec<Alarm>,
+}
+
+/// What an operator must know of at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alarm {
+    /// The member's disk is nearly full.
+    NoSpace,
+    /// The member's disk is full: its log waits for space, and it does not count for a quorum.
+    DiskFull,
+    /// The keyspace has reached its quota.
+    Quota,
+    /// The cluster takes no writes that need room, as the leader says.
+    WritesRefused,
+    /// The member's state differs from the leader's: it serves nothing.
+    Corrupt,
+    /// The member was removed from its cluster: it serves nothing.
+    Removed,
+}
+
+impl Alarm {
+    /// As in `/health` and the metrics; etcd's name where it has one.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoSpace => "NOSPACE",
+            Self::DiskFull => "DISKFULL",
+            Self::Quota => "QUOTA",
+            Self::WritesRefused => "WRITESREFUSED",
+            Self::Corrupt => "CORRUPT",
+            Self::Removed => "REMOVED",
+        }
+    }
 }
 
 /// What a member exchanged with the others, for the stats endpoints.
@@ -223,10 +209,6 @@ pub trait Backend: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Member, MembersError>> + Send;
     /// The id of a member that is added now with these peer URLs.
     fn new_member_id(&self, peer_urls: &[String]) -> u64;
-    /// Why this member serves nobody, if so: it answers nothing about keys then, not even from its own state.
-    fn refuses(&self) -> Option<BackendError> {
-        None
-    }
     /// A state to answer a read from.
     fn read(&self, consistency: Consistency) -> impl Future<Output = Result<Arc<View>, BackendError>> + Send;
     /// The member's own state, at once.
@@ -240,6 +222,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// What it exchanged with the other members.
     fn traffic(&self) -> Traffic {
         Traffic::default()
+    }
+    /// Why this member answers nothing about keys, not even from its own state, if so.
+    fn refusal(&self) -> Option<BackendError> {
+        None
     }
     /// Appends metrics of its own, in Prometheus' text format.
     fn metrics(&self, _out: &mut String) {}

@@ -19,7 +19,7 @@ pub(crate) fn check(
             return bad("400 Bad Request: missing required Host header");
         }
         (Some(_), Some(_)) => return bad("400 Bad Request: too many Host headers"),
-        (Some(host), None) if !host.as_bytes().iter().all(is_of_host) => {
+        (Some(host), None) if !host.as_bytes().iter().all(|&byte| is_of_host(byte)) => {
             return bad("400 Bad Request: malformed Host header");
         }
         _ => {}
@@ -40,8 +40,8 @@ fn is_continue(expected: &[u8]) -> bool {
     expected.is_empty() || expected.trim_ascii().eq_ignore_ascii_case(b"100-continue")
 }
 
-fn is_of_host(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!$%&'()*+,-.:;=[]_~".contains(byte)
+fn is_of_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!$%&'()*+,-.:;=[]_~".contains(&byte)
 }
 
 #[cfg(test)]

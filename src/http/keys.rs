@@ -30,9 +30,10 @@ pub(crate) async fn handle<B: Backend>(
     key: Key,
     request: Request<Incoming>,
 ) -> Answer<B::Watch> {
-    let mut answer = match read(app, key, request).await {
-        Ok(request) => measured(app, request).await,
-        Err(refusal) => *refusal,
+    let mut answer = match (app.backend.refusal(), read(app, key, request).await) {
+        (Some(refusal), _) => answer::backend_error(&refusal),
+        (None, Ok(request)) => measured(app, request).await,
+        (None, Err(refusal)) => *refusal,
     };
     if let Some(id) = app.cluster_id() {
         answer.headers_mut().insert(answer::CLUSTER_ID, id);
@@ -112,9 +113,6 @@ async fn measured<B: Backend>(app: &App<B>, asked: Asked) -> Answer<B::Watch> {
 }
 
 async fn perform<B: Backend>(app: &App<B>, asked: Asked) -> Answer<B::Watch> {
-    if let Some(error) = app.backend.refuses() {
-        return answer::backend_error(&error);
-    }
     match asked.request {
         KeysRequest::Read(request) => get(app, &request, &asked.target).await,
         KeysRequest::Wait(request) => wait::wait(app, request, &asked.headers).await,

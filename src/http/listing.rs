@@ -7,8 +7,8 @@
 //!
 //! Nodes whose name begins with `_` are left out with all that is below them, except the one that was asked for.
 
-use super::backend::View;
 use super::render::{self, Moment};
+use super::view::View;
 use crate::store::{Key, Node};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::sync::Arc;
@@ -193,7 +193,7 @@ impl Open {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::backend::ClockReading;
+    use crate::http::view::ClockReading;
     use crate::store::{ClusterTime, Command, HistoryLimits, Store};
     use proptest::prelude::*;
     use serde_json::{Value, json};

@@ -73,6 +73,7 @@ impl Requests {
     }
 
     fn write(&self, out: &mut String) {
+        const NAME: &str = "etcd_http_successful_duration_seconds";
         describe(out, "etcd_http_received_total", "counter", "Requests for keys.");
         for (method, counts) in METHODS.iter().zip(&self.0) {
             let received = counts.received.load(Ordering::Relaxed);
@@ -90,7 +91,6 @@ impl Requests {
                 }
             }
         }
-        const NAME: &str = "etcd_http_successful_duration_seconds";
         describe(out, NAME, "histogram", "How long the others took, waits apart.");
         for (method, counts) in METHODS.iter().zip(&self.0) {
             let mut sum = 0;

@@ -29,13 +29,18 @@ pub(crate) fn version<W>() -> Answer<W> {
     answer::json(StatusCode::OK, VERSION.into())
 }
 
-/// `/health`: whether a linearizable read succeeds in time, so whether the member has a leader and that a quorum.
+/// `/health`: whether a linearizable read succeeds in time, so whether the member has a leader and that a quorum. Alarms
+/// are named; a member with an alarm that still answers reads is healthy, so that nobody stops asking it.
 pub(crate) async fn health<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
     let read = app.backend.read(Consistency::Linearizable);
-    match tokio::time::timeout(app.config.health_timeout, read).await {
-        Ok(Ok(_)) => answer::text(StatusCode::OK, r#"{"health":"true"}"#),
-        Ok(Err(_)) | Err(_) => answer::text(StatusCode::SERVICE_UNAVAILABLE, r#"{"health":"false"}"#),
+    let read = tokio::time::timeout(app.config.health_timeout, read).await;
+    let healthy = matches!(read, Ok(Ok(_))) && app.backend.refusal().is_none();
+    let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let alarms: Vec<_> = app.backend.status().alarms.iter().map(|alarm| alarm.name()).collect();
+    if alarms.is_empty() {
+        return answer::text(status, format!(r#"{{"health":"{healthy}"}}"#));
     }
+    answer::text(status, format!(r#"{{"health":"{healthy}","reason":"ALARM {}"}}"#, alarms.join(" ")))
 }
 
 /// `/v2/stats/store`.

@@ -37,6 +37,8 @@ mod metrics;
 mod misc;
 mod pages;
 mod params;
+#[cfg(test)]
+mod pipeline_tests;
 mod process;
 mod render;
 mod route;
@@ -44,6 +46,7 @@ mod server;
 mod stats;
 #[doc(hidden)]
 pub mod testing;
+mod view;
 mod wait;
 mod watch;
 

@@ -30,9 +30,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How much history is searched before other tasks get their turn.
 const SCAN_EVENTS: u64 = 2_000;
 
-/// The states that pages are being read of, by their index.
+/// The states that pages are being read of.
 #[derive(Debug, Default)]
-pub(crate) struct Pages(Mutex<BTreeMap<u64, Kept>>);
+pub(crate) struct Pages(Mutex<BTreeMap<Name, Kept>>);
+
+/// What a state is kept under: its index, and the only directory in which it is that of the index, if it is a later one.
+type Name = (u64, Option<Key>);
 
 #[derive(Debug)]
 struct Kept {
@@ -47,16 +50,20 @@ pub(crate) struct PageState {
     clock: ClockReading,
     /// X-Etcd-Index of its pages. The state of a later index stands in for it if they do not differ in the directory.
     index: u64,
+    /// The directory, if this is such a later one.
+    only_in: Option<Key>,
 }
 
 impl Pages {
-    fn kept(&self) -> MutexGuard<'_, BTreeMap<u64, Kept>> {
+    fn kept(&self) -> MutexGuard<'_, BTreeMap<Name, Kept>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn find(&self, index: u64) -> Option<PageState> {
+    fn find(&self, index: u64, dir: &Key) -> Option<PageState> {
         let mut kept = self.kept();
-        let found = kept.get_mut(&index)?;
+        let everywhere = (index, None);
+        let name = if kept.contains_key(&everywhere) { everywhere } else { (index, Some(dir.clone())) };
+        let found = kept.get_mut(&name)?;
         found.used = Instant::now();
         Some(found.state.clone())
     }
@@ -65,10 +72,11 @@ impl Pages {
     fn keep(&self, state: PageState) -> bool {
         let mut kept = self.kept();
         let first = kept.is_empty();
-        kept.entry(state.index).or_insert(Kept { state, used: Instant::now() });
+        let name = (state.index, state.only_in.clone());
+        kept.entry(name).or_insert(Kept { state, used: Instant::now() });
         if kept.len() > KEPT_MAX {
-            let unused = kept.iter().min_by_key(|(_, kept)| kept.used).map(|(index, _)| *index);
-            unused.and_then(|index| kept.remove(&index));
+            let unused = kept.iter().min_by_key(|(_, kept)| kept.used).map(|(name, _)| name.clone());
+            unused.and_then(|name| kept.remove(&name));
         }
         first
     }
@@ -76,7 +84,7 @@ impl Pages {
     /// Drops what is due; whether something is left.
     fn prune(&self, oldest_event: u64, now: Instant) -> bool {
         let mut kept = self.kept();
-        kept.retain(|index, kept| index + 1 >= oldest_event && now.duration_since(kept.used) < KEPT_FOR);
+        kept.retain(|(index, _), kept| index + 1 >= oldest_event && now.duration_since(kept.used) < KEPT_FOR);
         !kept.is_empty()
     }
 }
@@ -87,11 +95,11 @@ pub(crate) async fn state<B: Backend>(
     request: &ReadRequest,
     page: &PageRequest,
 ) -> Result<PageState, BackendError> {
-    if let Some(kept) = page.at.and_then(|index| app.pages.find(index)) {
+    if let Some(kept) = page.at.and_then(|index| app.pages.find(index, &request.key)) {
         return Ok(kept);
     }
     let view = app.backend.read(request.consistency).await?;
-    let present = PageState { clock: app.backend.clock(), index: view.store.index(), view };
+    let present = PageState { clock: app.backend.clock(), index: view.store.index(), view, only_in: None };
     match page.at {
         Some(index) if !is_unchanged(&present.view, &request.key, index).await => {
             let now = present.index;
@@ -99,8 +107,10 @@ pub(crate) async fn state<B: Backend>(
                 format!("the state at index {index} is not kept any more, and the directory has changed");
             Err(StoreError::new(ErrorCode::EventIndexCleared, cause, now).into())
         }
-        Some(index) => Ok(PageState { index, ..present }),
-        None => Ok(present),
+        Some(index) if index != present.index => {
+            Ok(PageState { index, only_in: Some(request.key.clone()), ..present })
+        }
+        Some(_) | None => Ok(present),
     }
 }
 
@@ -214,20 +224,21 @@ mod tests {
     fn what_is_kept_is_bounded() {
         let mut store = Store::new(HistoryLimits { events: 1000, bytes: 1 << 20 });
         let clock = ClockReading { cluster: ClusterTime(0), wall: SystemTime::UNIX_EPOCH };
-        let pages = Pages::default();
+        let (pages, dir) = (Pages::default(), Key::parse(b"/d"));
         for index in 1..=2 * KEPT_MAX as u64 {
             set(&mut store, "/d/a");
-            assert_eq!(pages.keep(PageState { view: view(&store), clock, index }), index == 1);
-            assert!(pages.find(1).is_some(), "what is used stays");
+            let state = PageState { view: view(&store), clock, index, only_in: None };
+            assert_eq!(pages.keep(state), index == 1);
+            assert!(pages.find(1, &dir).is_some(), "what is used stays");
         }
         assert_eq!(pages.kept().len(), KEPT_MAX);
         let last = 2 * KEPT_MAX as u64;
-        assert!(pages.find(last).is_some() && pages.find(2).is_none());
+        assert!(pages.find(last, &dir).is_some() && pages.find(2, &dir).is_none());
         let now = Instant::now();
         assert!(pages.prune(1, now));
         assert!(pages.prune(last, now));
         assert_eq!(
-            pages.kept().keys().copied().collect::<Vec<_>>(),
+            pages.kept().keys().map(|(index, _)| *index).collect::<Vec<_>>(),
             [last - 1, last],
             "as far as the history reaches"
         );

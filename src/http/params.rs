@@ -5,9 +5,9 @@
 //! - reads are linearizable unless they say `quorum=false`;
 //! - a `ttl` beyond [`MAX_TTL_SECONDS`] is cut to it, where etcd's arithmetic wraps and makes the key permanent.
 
-use super::backend::{Consistency, WatchRequest};
 use super::extensions::{self, PageRequest};
 use super::form::{self, FormError};
+use super::view::{Consistency, WatchRequest};
 use crate::store::{Command, Compare, ErrorCode, Key, StoreError};
 use bytes::Bytes;
 use std::borrow::Cow;

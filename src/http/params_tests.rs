@@ -282,7 +282,7 @@ proptest! {
         in_form: [bool; 5],
         dir: bool,
     ) {
-        let escaped = |bytes: &[u8]| bytes.iter().map(|byte| format!("%{byte:02x}")).collect::<String>();
+        let escaped = |bytes: &[u8]| bytes.iter().map(|byte| format!("%{byte:02x}")).collect::<Vec<_>>().concat();
         let mut pairs = vec![format!("value={}", escaped(&value)), format!("prevIndex={prev_index}")];
         pairs.extend(ttl.map(|ttl| format!("ttl={ttl}")));
         pairs.extend(prev_exist.map(|prev_exist| format!("prevExist={prev_exist}")));

@@ -4,7 +4,7 @@
 //! that the answer speaks of (an event's own time, or now for a read), `expiration` is the wall clock's reading that
 //! belongs to the deadline.
 
-use super::backend::ClockReading;
+use super::view::ClockReading;
 use super::{calendar, json};
 use crate::store::{ClusterTime, ErrorCode, Event, Node, StoreError};
 use bytes::{BufMut, Bytes, BytesMut};

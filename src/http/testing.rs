@@ -253,6 +253,7 @@ impl Backend for SingleMember {
             commit: state.raft_index,
             applied: state.raft_index,
             expired: state.expired,
+            alarms: Vec::new(),
         }
     }
 }

@@ -54,6 +54,7 @@ pub(crate) async fn wait<B: Backend>(
 }
 
 /// What shapes an answer whose head goes out at once.
+#[derive(Clone, Copy)]
 struct Asked {
     since: u64,
     deadline: Option<Instant>,
@@ -65,9 +66,8 @@ fn flushed<B: Backend>(
     watch: B::Watch,
     count: WatcherCount,
     form: Form,
-    asked: Asked,
+    Asked { since, deadline, trailers }: Asked,
 ) -> Answer<B::Watch> {
-    let Asked { since, deadline, trailers } = asked;
     let registered = watch.registered_index();
     let position = Position::of(&app.backend.view(), registered);
     let as_events = form == Form::EventStream;

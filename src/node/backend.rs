@@ -1,13 +1,15 @@
 //! A member as its clients see it: what `http` serves, and what a program that embeds one holds.
 
+use super::alarms::Alarms;
 use super::clock::ClockCell;
 use super::disk::DiskStats;
 use super::driver::{DriverInput, KnownStatus};
 use super::ids;
+use super::space::Space;
 use super::watch::{NodeWatch, Watches};
 use super::wire::Peers;
 use crate::http::backend::{
-    Backend, BackendError, ClockReading, Consistency, Member, MembersError, Status, Traffic, View,
+    Alarm, Backend, BackendError, ClockReading, Consistency, Member, MembersError, Status, Traffic, View,
     WatchRequest, Written,
 };
 use crate::replica::MemberChange;
@@ -19,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// A handle on a running member. Clones are cheap and share the member.
 #[derive(Clone)]
@@ -32,8 +34,9 @@ pub(super) struct Shared {
     pub watches: Arc<Watches>,
     pub clock: Arc<ClockCell>,
     pub disk: Arc<DiskStats>,
+    pub space: Arc<Space>,
+    pub alarms: Arc<Alarms>,
     pub peers: Peers,
-    pub removed: Arc<AtomicBool>,
 }
 
 impl Handle {
@@ -91,8 +94,26 @@ impl Handle {
         self.watch(WatchRequest { key, recursive: true, stream: true, since })
     }
 
+    /// Makes the member known to the cluster, until that is applied or it stops.
+    pub(super) async fn keep_publishing(
+        self,
+        name: String,
+        client_urls: Vec<String>,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        let published = async {
+            while !self.publish(name.clone(), client_urls.clone()).await {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! {
+            () = published => {}
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
+    }
+
     /// Makes the member's name and client URLs known to the cluster.
-    pub(super) async fn publish(&self, name: String, client_urls: Vec<String>) -> bool {
+    async fn publish(&self, name: String, client_urls: Vec<String>) -> bool {
         let (reply, answer) = oneshot::channel();
         self.send(DriverInput::Publish { name, client_urls, reply }).is_ok() && answer.await.unwrap_or(false)
     }
@@ -117,13 +138,9 @@ impl Backend for Handle {
         ids::added_member_id(peer_urls, SystemTime::now())
     }
 
-    fn refuses(&self) -> Option<BackendError> {
-        self.0.removed.load(Ordering::Relaxed).then_some(BackendError::Removed)
-    }
-
     async fn read(&self, consistency: Consistency) -> Result<Arc<View>, BackendError> {
         if consistency == Consistency::Local {
-            return self.refuses().map_or_else(|| Ok(self.view()), Err);
+            return Ok(self.view());
         }
         let (reply, answer) = oneshot::channel();
         self.send(DriverInput::Read { reply })?;
@@ -144,7 +161,19 @@ impl Backend for Handle {
 
     fn status(&self) -> Status {
         let known = self.0.status.load();
-        Status { leader_uptime: known.leader_since.elapsed(), ..known.status.clone() }
+        let mut status = Status { leader_uptime: known.leader_since.elapsed(), ..known.status.clone() };
+        status.alarms.extend(self.0.alarms.all().filter_map(|(alarm, on)| on.then_some(alarm)));
+        status
+    }
+
+    fn refusal(&self) -> Option<BackendError> {
+        let on = |alarm: &AtomicBool| alarm.load(Ordering::Relaxed);
+        let alarms = &self.0.alarms;
+        match () {
+            () if on(&alarms.diverged) => Some(BackendError::Corrupt),
+            () if on(&alarms.removed) => Some(BackendError::Removed),
+            () => None,
+        }
     }
 
     fn traffic(&self) -> Traffic {
@@ -171,5 +200,21 @@ impl Backend for Handle {
              # TYPE quorate_peers_connected gauge\n\
              quorate_peers_connected {peers}\n"
         );
+        let (free, reserve) = self.0.space.figures();
+        let _ = write!(
+            out,
+            "# HELP quorate_disk_free_bytes Free space of the data directory's file system.\n\
+             # TYPE quorate_disk_free_bytes gauge\n\
+             quorate_disk_free_bytes {free}\n\
+             # HELP quorate_disk_reserve_bytes With less free space than this, writes are refused.\n\
+             # TYPE quorate_disk_reserve_bytes gauge\n\
+             quorate_disk_reserve_bytes {reserve}\n\
+             # HELP quorate_alarm Whether an alarm is on: see /health.\n\
+             # TYPE quorate_alarm gauge\n"
+        );
+        let refused = self.0.status.load().status.alarms.contains(&Alarm::WritesRefused);
+        for (alarm, on) in self.0.alarms.all().chain([(Alarm::WritesRefused, refused)]) {
+            let _ = writeln!(out, "quorate_alarm{{type=\"{}\"}} {}", alarm.name(), u8::from(on));
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! since ids are made from URLs and tokens, and a discovery service knows its own.
 
 use super::config::{Bootstrap, ClusterState, Config, InitialMember};
+use super::quarantine::refuse_diverged;
 use super::{StartError, force, ids, join};
 use crate::discovery::{self, DiscoveryError, DiscoveryRequest};
 use crate::replica::{LogPosition, MemberInfo, Recovered, State};
@@ -36,6 +37,7 @@ pub(super) async fn open(
     match dir.identity()? {
         Some(identity) => {
             refuse_other_member(config, bootstrap, dir, &identity)?;
+            refuse_diverged(config, dir)?;
             let member = resume(dir, identity, limits)?;
             refuse_other_cluster(config, bootstrap, &member)?;
             if member.recovered.state.removed.contains(&member.identity.member_id) {

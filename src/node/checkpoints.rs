@@ -6,6 +6,10 @@
 //! member holds.
 
 use crate::replica::State;
+use std::time::Duration;
+
+/// After a checkpoint that failed, and between two that are taken because space is short.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// Bounds of the log between two checkpoints.
 #[derive(Clone, Copy, Debug)]
@@ -25,12 +29,25 @@ pub(super) struct CheckpointPlan {
     running: bool,
     last_index: u64,
     bytes_since: u64,
+    /// What these were before the one that is running.
+    before: (u64, u64),
+    /// Space is short: a checkpoint lets go of log, and of a larger checkpoint before it.
+    hurry: bool,
+    not_before: Duration,
 }
 
 impl CheckpointPlan {
     /// Of a member that starts with `log_bytes` of log behind a checkpoint at the applied state's position or before.
     pub(super) fn new(policy: CheckpointPolicy, applied: u64, log_bytes: u64) -> Self {
-        Self { policy, running: false, last_index: applied, bytes_since: log_bytes }
+        Self {
+            policy,
+            running: false,
+            last_index: applied,
+            bytes_since: log_bytes,
+            before: (applied, log_bytes),
+            hurry: false,
+            not_before: Duration::ZERO,
+        }
     }
 
     /// So much was written to the log.
@@ -39,21 +56,37 @@ impl CheckpointPlan {
     }
 
     /// Whether one is to be taken of this state now. If so, it counts as begun.
-    pub(super) fn begin_if_due(&mut self, state: &State) -> bool {
+    pub(super) fn begin_if_due(&mut self, state: &State, now: Duration) -> bool {
         let entries = state.applied.index.saturating_sub(self.last_index);
         let CheckpointPolicy { entries: entries_max, log_bytes_min, log_bytes_max } = self.policy;
         let bytes = state.store.byte_count().min(log_bytes_max).max(log_bytes_min);
-        let due = entries >= entries_max || self.bytes_since >= bytes;
-        if !due || entries == 0 || self.running {
+        let due = entries >= entries_max || self.bytes_since >= bytes || self.hurry;
+        if !due || entries == 0 || self.running || now < self.not_before {
             return false;
         }
-        *self = Self { running: true, last_index: state.applied.index, bytes_since: 0, ..*self };
+        self.before = (self.last_index, self.bytes_since);
+        (self.running, self.last_index, self.bytes_since) = (true, state.applied.index, 0);
+        if self.hurry {
+            self.not_before = now + PAUSE;
+        }
         true
     }
 
-    /// The one that was begun is over, one way or the other.
+    /// Space is short, or not any more.
+    pub(super) fn set_hurry(&mut self, hurry: bool) {
+        self.hurry = hurry;
+    }
+
+    /// The one that was begun is there.
     pub(super) fn ended(&mut self) {
         self.running = false;
+    }
+
+    /// The one that was begun could not be written: another follows, in a while.
+    pub(super) fn failed(&mut self, now: Duration) {
+        let (last_index, bytes) = self.before;
+        (self.running, self.last_index, self.bytes_since) = (false, last_index, bytes + self.bytes_since);
+        self.not_before = now + PAUSE;
     }
 }
 
@@ -64,6 +97,7 @@ mod tests {
     use crate::store::HistoryLimits;
     use std::collections::BTreeMap;
 
+    const MS: Duration = Duration::from_millis(1);
     const POLICY: CheckpointPolicy =
         CheckpointPolicy { entries: 100, log_bytes_min: 1000, log_bytes_max: 5000 };
 
@@ -77,18 +111,35 @@ mod tests {
     #[test]
     fn one_is_due_by_entries_or_bytes_and_one_at_a_time() {
         let mut plan = CheckpointPlan::new(POLICY, 1, 0);
-        assert!(!plan.begin_if_due(&state(100)));
+        assert!(!plan.begin_if_due(&state(100), MS));
         plan.wrote(999);
-        assert!(!plan.begin_if_due(&state(100)));
+        assert!(!plan.begin_if_due(&state(100), MS));
         plan.wrote(1);
-        assert!(plan.begin_if_due(&state(100)), "by bytes");
+        assert!(plan.begin_if_due(&state(100), MS), "by bytes");
         plan.wrote(10_000);
-        assert!(!plan.begin_if_due(&state(300)), "one at a time");
+        assert!(!plan.begin_if_due(&state(300), MS), "one at a time");
         plan.ended();
-        assert!(!plan.begin_if_due(&state(100)), "nothing was applied since");
-        assert!(plan.begin_if_due(&state(101)));
+        assert!(!plan.begin_if_due(&state(100), MS), "nothing was applied since");
+        assert!(plan.begin_if_due(&state(101), MS));
         plan.ended();
-        assert!(!plan.begin_if_due(&state(200)));
-        assert!(plan.begin_if_due(&state(201)), "by entries");
+        assert!(!plan.begin_if_due(&state(200), MS));
+        assert!(plan.begin_if_due(&state(201), MS), "by entries");
+    }
+
+    #[test]
+    fn one_that_failed_is_tried_again_and_short_space_hurries() {
+        let mut plan = CheckpointPlan::new(POLICY, 1, 0);
+        plan.wrote(1000);
+        assert!(plan.begin_if_due(&state(5), MS));
+        plan.failed(MS);
+        assert!(!plan.begin_if_due(&state(5), PAUSE), "not at once");
+        assert!(plan.begin_if_due(&state(5), PAUSE + MS), "and of the same state");
+        plan.ended();
+        plan.set_hurry(true);
+        assert!(!plan.begin_if_due(&state(5), PAUSE + MS), "nothing is new");
+        assert!(plan.begin_if_due(&state(6), PAUSE + MS));
+        plan.ended();
+        assert!(!plan.begin_if_due(&state(7), PAUSE + 2 * MS), "not all the time");
+        assert!(plan.begin_if_due(&state(7), PAUSE + MS + PAUSE));
     }
 }

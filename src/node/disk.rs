@@ -2,16 +2,20 @@
 //!
 //! While one fsync runs, writes queue up and go into the next together. A log that cannot be written is the end of
 //! the member: it stops acknowledging at once and never tries that write again, since a kernel may drop the pages of
-//! a failed fsync (PAINS D5).
+//! a failed fsync (PAINS D5). Only a full disk is waited for: what was to be written is not there, and all before it is.
+//! Meanwhile nothing is acknowledged, so the member does not count for a quorum, and everything else goes on.
 
+use super::alarms::Alarms;
 use super::driver::DriverInput;
+use super::space::Space;
 use crate::replica::{Input, LogPosition, LogWrite, State};
-use crate::storage::{Checkpoints, Log, StorageError};
+use crate::storage::{Checkpoints, Log, StorageError, disk_space};
+use crossbeam_channel::RecvTimeoutError;
 use raft::eraftpb::{Entry, HardState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// What the log's thread is told to do.
@@ -32,6 +36,10 @@ pub(super) struct DiskStats {
 /// An fsync slower than this is worth a line in the log.
 const SLOW_SYNC_MS: u128 = 500;
 
+/// How often a full disk is looked at, and how much must be free beside what is to be written.
+const SPACE_RETRY: Duration = Duration::from_secs(1);
+const SPACE_MARGIN: u64 = 1 << 20;
+
 /// Writes of a gathered batch beyond this many are left for the next.
 const GATHER_MAX: usize = 256;
 
@@ -41,6 +49,10 @@ pub(super) struct LogThread {
     pub jobs: mpsc::UnboundedReceiver<DiskJob>,
     pub driver: mpsc::Sender<DriverInput>,
     pub stats: Arc<DiskStats>,
+    pub space: Arc<Space>,
+    pub alarms: Arc<Alarms>,
+    /// Closed when the member stops.
+    pub stopped: crossbeam_channel::Receiver<()>,
 }
 
 impl LogThread {
@@ -62,7 +74,7 @@ impl LogThread {
             match job {
                 DiskJob::Compact(base) => {
                     self.write(std::mem::take(&mut gathered))?;
-                    self.log.compact(base)?;
+                    self.when_there_is_space(0, || self.log.compact(base))?;
                 }
                 DiskJob::Write(write) if write.install.is_some() => {
                     self.write(std::mem::take(&mut gathered))?;
@@ -80,12 +92,57 @@ impl LogThread {
     fn write(&self, gathered: Gathered) -> Result<(), StorageError> {
         let Some(number) = gathered.number else { return Ok(()) };
         if !gathered.entries.is_empty() || gathered.hard_state.is_some() {
+            let bytes = gathered.entries.iter().map(|entry| entry.data.len() as u64 + 64).sum();
+            if self.space.wrote(bytes) {
+                let _ = self.driver.blocking_send(DriverInput::Input(Input::Space { short: true }));
+            }
             let begun = Instant::now();
-            self.log.append(&gathered.entries, gathered.hard_state.as_ref(), gathered.sync)?;
+            self.when_there_is_space(bytes, || {
+                self.log.append(&gathered.entries, gathered.hard_state.as_ref(), gathered.sync)
+            })?;
             self.note_sync(begun, gathered.sync);
         }
         self.done(number);
         Ok(())
+    }
+
+    /// Does what needs about `bytes` of space; waits while there is none.
+    fn when_there_is_space(
+        &self,
+        bytes: u64,
+        mut work: impl FnMut() -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let mut full = false;
+        loop {
+            let error = match work() {
+                Err(error) if error.is_out_of_space() => error,
+                result => {
+                    if full && result.is_ok() {
+                        self.alarms.full.store(false, Ordering::Relaxed);
+                        tracing::info!("there is space on the disk again: the log goes on");
+                    }
+                    return result;
+                }
+            };
+            if !full {
+                full = true;
+                self.alarms.full.store(true, Ordering::Relaxed);
+                tracing::error!(
+                    %error,
+                    "the disk is full: this member acknowledges nothing until there is space; reads and watches go on"
+                );
+            }
+            let _ = self.driver.blocking_send(DriverInput::Input(Input::Stalled));
+            while self.stopped.recv_timeout(SPACE_RETRY) == Err(RecvTimeoutError::Timeout) {
+                if disk_space(self.log.dir()).map_or(true, |seen| seen.free > bytes + SPACE_MARGIN) {
+                    break;
+                }
+                let _ = self.driver.blocking_send(DriverInput::Input(Input::Stalled));
+            }
+            if self.stopped.try_recv() == Err(crossbeam_channel::TryRecvError::Disconnected) {
+                return Err(error);
+            }
+        }
     }
 
     fn note_sync(&self, begun: Instant, sync: bool) {
@@ -108,10 +165,11 @@ impl LogThread {
     fn install(&self, write: LogWrite) -> Result<(), StorageError> {
         let Some(state) = write.install else { return Ok(()) };
         let at = state.applied;
-        self.checkpoints.save(at, state.into_records())?;
+        let bytes = state.store.byte_count();
+        self.when_there_is_space(bytes, || self.checkpoints.save(at, state.as_ref().clone().into_records()))?;
         let hard_state = write.hard_state.unwrap_or_default();
-        self.log.reset(at, &hard_state)?;
-        self.log.append(&write.entries, None, true)?;
+        self.when_there_is_space(0, || self.log.reset(at, &hard_state))?;
+        self.when_there_is_space(0, || self.log.append(&write.entries, None, true))?;
         self.done(write.number);
         Ok(())
     }

@@ -6,25 +6,25 @@
 //! It shares its thread with the connections to the other members (see [`super`]): what a peer sent is stepped, and
 //! what a peer is to get is written, without waking another thread. So between two batches it lets them have a turn.
 
+use super::alarms::{Alarms, log_refusal};
 use super::checkpoints::{CheckpointPlan, CheckpointPolicy};
 use super::clock::ClockCell;
 use super::disk::{self, CheckpointThread, DiskJob, DiskStats};
-use super::view::{member, members_of};
-use super::watch::Watches;
+use super::quarantine;
+use super::view::members_of;
+use super::waiters::{ChangeReply, ReadReply, Waiter, Waiters, WriteReply};
+use super::watch::{News, Watches};
 use super::wire::Peers;
-use crate::http::backend::{BackendError, ClockReading, Member, MembersError, Status, View, Written};
-use crate::replica::{
-    ChangeError, Effects, Failure, Input, LogPosition, MemberChange, MemberInfo, Replica, Reply, Roster,
-    Standing, Token,
-};
+use crate::http::backend::{Alarm, BackendError, Member, Status, View};
+use crate::replica::{Effects, Input, LogPosition, MemberChange, MemberInfo, Replica, Roster, Standing};
 use crate::storage::Checkpoints;
-use crate::store::{Action, ClusterTime, Command, Event, Outcome, StoreError};
+use crate::store::{Action, ClusterTime, Command};
 use arc_swap::ArcSwap;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, TrySendError};
 use raft::eraftpb::Message;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -32,12 +32,14 @@ use tokio::time::timeout;
 /// Inputs that may wait for the driver; clients beyond that are told so, peers' messages are dropped.
 pub(super) const QUEUE_MAX: usize = 65_536;
 
+/// Batches of events that may wait for the thread that tells watchers; beyond that they look into the history.
+pub(super) const NEWS_MAX: usize = 256;
+
+/// Log writes for which messages to peers may wait.
+const HELD_MAX: usize = 16_384;
+
 /// Inputs taken in before their effects are carried out.
 const GATHER_MAX: usize = 4_096;
-
-pub(super) type WriteReply = oneshot::Sender<Result<Written, BackendError>>;
-pub(super) type ChangeReply = oneshot::Sender<Result<Member, MembersError>>;
-pub(super) type ReadReply = oneshot::Sender<Result<Arc<View>, BackendError>>;
 
 /// What the driver takes in.
 pub(super) enum DriverInput {
@@ -68,21 +70,18 @@ pub(super) enum DriverInput {
     Stop,
 }
 
-enum Waiter {
-    Write(WriteReply),
-    Read(ReadReply),
-    Publish(oneshot::Sender<bool>),
-    Change(ChangeReply),
+/// Why the driver goes on no more.
+enum End {
+    /// The member must stop; why.
+    Fatal(String),
+    /// The state differs from the leader's.
+    Diverged(LogPosition),
 }
 
-/// What was applied, for the thread that tells watchers.
-pub(super) struct News {
-    pub outcomes: Vec<Outcome>,
-    pub clock: ClockReading,
-    /// More has happened before these than is known here: watchers must look for themselves what they have missed.
-    pub gap: bool,
-    /// Nothing will come after these.
-    pub end: bool,
+impl From<String> for End {
+    fn from(error: String) -> Self {
+        Self::Fatal(error)
+    }
 }
 
 /// The member's status, and since when it has seen the present leader.
@@ -103,10 +102,14 @@ pub(super) struct Links {
     pub view: Arc<ArcSwap<View>>,
     pub status: Arc<ArcSwap<KnownStatus>>,
     pub roster: Arc<ArcSwap<Roster>>,
-    pub removed: Arc<AtomicBool>,
     pub clock: Arc<ClockCell>,
     pub checkpoints: Arc<Checkpoints>,
     pub disk_stats: Arc<DiskStats>,
+    pub alarms: Arc<Alarms>,
+    /// Makes it durable that this member's state differs from the leader's at a log index.
+    pub keep_alarm: Box<dyn Fn(u64) + Send>,
+    /// Held as long as the member runs: threads that wait look at its other end.
+    pub _running: Sender<()>,
     /// Keeps a term and a reading of cluster time for a restart.
     pub keep_clock: Box<dyn Fn(u64, u64) + Send>,
 }
@@ -124,16 +127,17 @@ pub(super) struct Driver {
     replica: Replica,
     links: Links,
     settings: Settings,
-    waiters: HashMap<Token, Waiter>,
+    waiters: Waiters,
     /// What is to be sent once the log write of that number is on disk, by number.
     held: VecDeque<(u64, Vec<Message>)>,
-    next_token: u64,
     checkpoint: CheckpointPlan,
     checkpoint_thread: CheckpointThread,
     /// The members as they were last published and told to the transport.
     members_told: Option<Arc<BTreeMap<u64, MemberInfo>>>,
     members: Arc<BTreeMap<u64, Member>>,
     clock_kept: (u64, u64),
+    /// Watchers were not told of everything.
+    news_lost: bool,
 }
 
 impl Driver {
@@ -144,14 +148,14 @@ impl Driver {
             replica,
             links,
             settings,
-            waiters: HashMap::new(),
+            waiters: Waiters::default(),
             held: VecDeque::new(),
-            next_token: 0,
             checkpoint,
             checkpoint_thread: CheckpointThread::default(),
             members_told: None,
             members: Arc::default(),
             clock_kept: (0, 0),
+            news_lost: false,
         }
     }
 
@@ -160,10 +164,19 @@ impl Driver {
     /// # Errors
     /// The member must not go on: its disk or an invariant failed. The text says which.
     pub(super) async fn run(mut self) -> (Result<(), String>, CheckpointThread) {
-        (self.work().await, self.checkpoint_thread)
+        let at = match self.work().await {
+            Ok(()) => return (Ok(()), self.checkpoint_thread),
+            Err(End::Fatal(error)) => return (Err(error), self.checkpoint_thread),
+            Err(End::Diverged(at)) => at,
+        };
+        self.waiters.fail_all(&BackendError::Corrupt);
+        self.end_watches();
+        let Links { inputs, alarms, keep_alarm, .. } = &mut self.links;
+        let ended = quarantine::hold(inputs, alarms, keep_alarm, at).await;
+        (ended, self.checkpoint_thread)
     }
 
-    async fn work(&mut self) -> Result<(), String> {
+    async fn work(&mut self) -> Result<(), End> {
         let mut next_tick = self.links.clock.now() + self.settings.tick;
         let mut wake_at = self.flush()?;
         loop {
@@ -212,32 +225,45 @@ impl Driver {
                 self.replica.step(now, Input::Persisted { number });
                 self.release(number);
             }
-            DriverInput::Input(input) => self.replica.step(now, input),
+            DriverInput::Input(input) => {
+                if let Input::Space { short } = input {
+                    self.checkpoint.set_hurry(short);
+                }
+                self.replica.step(now, input);
+            }
             DriverInput::Write { command, reply } => {
-                let token = self.wait(Waiter::Write(reply));
+                let token = self.waiters.add(Waiter::Write(reply));
                 self.replica.step(now, Input::Write { token, command });
             }
             DriverInput::Read { reply } => {
-                let token = self.wait(Waiter::Read(reply));
+                let token = self.waiters.add(Waiter::Read(reply));
                 self.replica.step(now, Input::Read { token });
             }
             DriverInput::Publish { name, client_urls, reply } => {
-                let token = self.wait(Waiter::Publish(reply));
+                let token = self.waiters.add(Waiter::Publish(reply));
                 self.replica.step(now, Input::Publish { token, name, client_urls });
             }
             DriverInput::Change { change, reply } => {
-                let token = self.wait(Waiter::Change(reply));
+                let token = self.waiters.add(Waiter::Change(reply));
                 self.replica.step(now, Input::Change { token, change });
             }
             DriverInput::Checkpointed { upto } => {
                 self.checkpoint.ended();
                 self.replica.step(now, Input::Compactable { upto });
             }
-            DriverInput::CheckpointFailed => self.checkpoint.ended(),
+            DriverInput::CheckpointFailed => self.checkpoint.failed(now),
             DriverInput::Fatal(error) => return Err(error),
             DriverInput::Stop => return Ok(true),
         }
         Ok(false)
+    }
+
+    /// Keeps what must not be sent before this log write is on disk. While a disk stands still, not for ever: any message
+    /// to a peer may be lost.
+    fn hold_back(&mut self, number: u64, messages: Vec<Message>) {
+        if !messages.is_empty() && self.held.len() < HELD_MAX {
+            self.held.push_back((number, messages));
+        }
     }
 
     /// Sends what waited for this log write and those before it.
@@ -248,15 +274,8 @@ impl Driver {
         }
     }
 
-    fn wait(&mut self, waiter: Waiter) -> Token {
-        let token = Token(self.next_token);
-        self.next_token += 1;
-        self.waiters.insert(token, waiter);
-        token
-    }
-
     /// Carries out what the core wants, in its order; returns when it wants to be stepped again.
-    fn flush(&mut self) -> Result<Option<Duration>, String> {
+    fn flush(&mut self) -> Result<Option<Duration>, End> {
         let now = self.links.clock.now();
         let effects = self.replica.flush(now)?;
         let wake_at = effects.wake_at;
@@ -264,15 +283,15 @@ impl Driver {
         Ok(wake_at)
     }
 
-    fn carry_out(&mut self, effects: Effects) -> Result<(), String> {
+    fn carry_out(&mut self, effects: Effects) -> Result<(), End> {
         for (to, outgoing) in effects.send {
             self.links.peers.send(to, outgoing);
         }
         for mut write in effects.writes {
-            self.held.push_back((write.number, std::mem::take(&mut write.then_send)));
+            self.hold_back(write.number, std::mem::take(&mut write.then_send));
             self.checkpoint.wrote(write.entries.iter().map(|e| e.data.len() as u64 + 64).sum());
             if self.links.disk.send(DiskJob::Write(write)).is_err() {
-                return Err(self.why_the_log_ended());
+                return Err(self.why_the_log_ended().into());
             }
         }
         self.links.clock.set_offset(self.replica.clock_offset_micros());
@@ -284,14 +303,15 @@ impl Driver {
         if effects.removed {
             self.leave();
         }
-        let news = effects.watchers_cleared || !effects.events.is_empty();
+        let gap = effects.watchers_cleared || self.news_lost;
+        let news = gap || !effects.events.is_empty();
         if news && self.links.watches.anyone_live() {
             let clock = self.links.clock.read();
-            let news = News { outcomes: effects.events, clock, gap: effects.watchers_cleared, end: false };
-            let _ = self.links.news.send(news);
+            let news = News { outcomes: effects.events, clock, gap, end: false };
+            self.news_lost = matches!(self.links.news.try_send(news), Err(TrySendError::Full(_)));
         }
         for reply in effects.replies {
-            self.reply(reply);
+            self.waiters.answer(reply, &self.replica, &self.links.view);
         }
         for snapshot in effects.snapshots {
             tracing::info!(
@@ -305,11 +325,7 @@ impl Driver {
             let _ = self.links.disk.send(DiskJob::Compact(base));
         }
         if let Some(at) = effects.diverged {
-            return Err(format!(
-                "the state at log index {} differs from the leader's: this member must not serve it. Move its data \
-                 directory away and let it join anew, and keep the directory for a report",
-                at.index
-            ));
+            return Err(End::Diverged(at));
         }
         self.maybe_checkpoint();
         Ok(())
@@ -352,8 +368,14 @@ impl Driver {
         let known = self.links.status.load();
         let before = &known.status;
         let changed = (before.term, before.leader) != (standing.term, standing.leader);
-        if !changed && expired == 0 && (before.commit, before.applied) == (standing.commit, applied) {
+        let refusing = before.alarms.contains(&Alarm::WritesRefused);
+        let same = (before.commit, before.applied) == (standing.commit, applied)
+            && refusing == standing.refuses.is_some();
+        if !changed && expired == 0 && same {
             return;
+        }
+        if refusing != standing.refuses.is_some() {
+            log_refusal(&standing);
         }
         if changed {
             log_change(before, &standing);
@@ -365,51 +387,25 @@ impl Driver {
             commit: standing.commit,
             applied,
             expired: before.expired + expired,
+            alarms: standing.refuses.map(|_| Alarm::WritesRefused).into_iter().collect(),
             ..before.clone()
         };
         drop(known);
         self.links.status.store(Arc::new(KnownStatus { status, leader_since }));
     }
 
-    fn reply(&mut self, reply: Reply) {
-        // A waiter that has gone away (a client that hung up) is nobody to tell.
-        match reply {
-            Reply::Write { token, result } => {
-                if let Some(Waiter::Write(reply)) = self.waiters.remove(&token) {
-                    let _ = reply.send(self.written(result));
-                }
-            }
-            Reply::Read { token } => {
-                if let Some(Waiter::Read(reply)) = self.waiters.remove(&token) {
-                    let _ = reply.send(Ok(self.links.view.load_full()));
-                }
-            }
-            Reply::Published { token } => {
-                if let Some(Waiter::Publish(reply)) = self.waiters.remove(&token) {
-                    let _ = reply.send(true);
-                }
-            }
-            Reply::Changed { token, result } => {
-                if let Some(Waiter::Change(reply)) = self.waiters.remove(&token) {
-                    let _ = reply.send(self.changed(result));
-                }
-            }
-            Reply::Failed { token, reason } => self.fail(token, reason),
-        }
-    }
-
-    fn changed(&self, result: Result<(u64, MemberInfo), ChangeError>) -> Result<Member, MembersError> {
-        let (id, info) = result?;
-        Ok(member(id, &info, self.replica.state().membership.learners.contains(&id)))
+    /// Whoever waits for an event of a member that serves no more would wait for ever.
+    fn end_watches(&self) {
+        let news = News { outcomes: Vec::new(), clock: self.links.clock.read(), gap: false, end: true };
+        // The thread that tells them takes what is before it; it waits for nobody.
+        let _ = self.links.news.send(news);
     }
 
     /// The cluster goes on without this member, which stays up to say so.
     fn leave(&self) {
-        self.links.removed.store(true, Ordering::Relaxed);
+        self.links.alarms.removed.store(true, Ordering::Relaxed);
         self.links.peers.set_peers(BTreeMap::new());
-        // Whoever waits for an event would wait for ever.
-        let news = News { outcomes: Vec::new(), clock: self.links.clock.read(), gap: false, end: true };
-        let _ = self.links.news.send(news);
+        self.end_watches();
         tracing::error!(
             "this member was removed from its cluster and serves nobody any more: stop it; to let this machine join \
              again, empty its data directory, add it with `etcdctl member add`, and start it with \
@@ -417,31 +413,9 @@ impl Driver {
         );
     }
 
-    fn written(&self, result: Result<Arc<Event>, StoreError>) -> Result<Written, BackendError> {
-        let raft_index = self.replica.state().applied.index;
-        let raft_term = self.replica.standing().term;
-        Ok(Written { event: result?, raft_index, raft_term })
-    }
-
-    fn fail(&mut self, token: Token, reason: Failure) {
-        let error = match reason {
-            Failure::Timeout => BackendError::Timeout,
-            Failure::NoLeader => BackendError::NoLeader,
-            Failure::Overloaded => BackendError::Overloaded,
-            Failure::Removed => BackendError::Removed,
-        };
-        match self.waiters.remove(&token) {
-            Some(Waiter::Write(reply)) => drop(reply.send(Err(error))),
-            Some(Waiter::Read(reply)) => drop(reply.send(Err(error))),
-            Some(Waiter::Publish(reply)) => drop(reply.send(false)),
-            Some(Waiter::Change(reply)) => drop(reply.send(Err(error.into()))),
-            None => {}
-        }
-    }
-
     fn maybe_checkpoint(&mut self) {
         let state = self.replica.state();
-        if !self.checkpoint.begin_if_due(state) {
+        if !self.checkpoint.begin_if_due(state, self.links.clock.now()) {
             return;
         }
         self.checkpoint_thread = disk::checkpoint_in_background(

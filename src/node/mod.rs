@@ -13,6 +13,7 @@
 //!
 //! What it does not do: decide anything that members must agree on (`replica`, `store`).
 
+mod alarms;
 mod backend;
 mod bootstrap;
 mod checkpoints;
@@ -26,10 +27,13 @@ pub mod ids;
 mod join;
 mod listen;
 mod peer_routes;
+mod quarantine;
 mod running;
 mod serve;
+mod space;
 mod traffic;
 mod view;
+mod waiters;
 mod watch;
 mod wire;
 
@@ -83,6 +87,16 @@ pub enum StartError {
         found: String,
         /// What was asked for.
         asked: String,
+    },
+    /// The state was found to differ from the leader's.
+    #[error(
+        "the state in {path} was found to differ from the leader's at log index {index}: it must not be served. Remove this member from the cluster, keep the directory for a report, and let the member join anew with an empty one"
+    )]
+    Diverged {
+        /// The data directory.
+        path: String,
+        /// Where it was noticed.
+        index: String,
     },
     /// What is on disk does not fit together.
     #[error("the data directory is damaged: {0}; move it away and let the member join anew")]

@@ -1,5 +1,6 @@
 //! A member from start to shutdown.
 
+use super::alarms::Alarms;
 use super::backend::{Handle, Shared};
 use super::bootstrap;
 use super::checkpoints::CheckpointPolicy;
@@ -7,21 +8,20 @@ use super::clock::ClockCell;
 use super::config::{Config, HttpUrl};
 use super::core_thread::{CoreRuntime, adopt};
 use super::disk::{DiskStats, LogThread};
-use super::driver::{self, Driver, DriverInput, KnownStatus, Links, News, Settings};
+use super::driver::{self, Driver, DriverInput, KnownStatus, Links, Settings};
 use super::listen::listen;
+use super::space::{Space, SpaceWatch};
 use super::view::view_of;
 use super::watch::Watches;
 use super::wire::{MemberInbox, Peers};
-use super::{StartError, peer_routes};
+use super::{StartError, peer_routes, quarantine};
 use crate::http;
 use crate::http::backend::Status;
 use crate::replica::{Input, Replica, ReplicaConfig, Roster};
 use crate::storage::DataDir;
 use crate::transport::{PeerIdentity, Transport, TransportConfig};
 use arc_swap::ArcSwap;
-use crossbeam_channel::Receiver;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle as RuntimeHandle;
@@ -137,8 +137,7 @@ impl Node {
             let _ = stop.wait_for(|stop| *stop).await;
         };
         http.spawn(http::serve(client_listeners, handle.clone(), serve_config, shutdown));
-        http.spawn(publish(
-            handle.clone(),
+        http.spawn(handle.clone().keep_publishing(
             config.name.clone(),
             urls(&config.advertise_client_urls),
             stopped,
@@ -253,19 +252,6 @@ fn urls(urls: &[HttpUrl]) -> Vec<String> {
     urls.iter().map(ToString::to_string).collect()
 }
 
-/// Makes the member known to the cluster, until that is applied.
-async fn publish(handle: Handle, name: String, client_urls: Vec<String>, mut stopped: watch::Receiver<bool>) {
-    let published = async {
-        while !handle.publish(name.clone(), client_urls.clone()).await {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::select! {
-        () = published => {}
-        _ = stopped.wait_for(|stop| *stop) => {}
-    }
-}
-
 /// A member without its sockets: its threads and the ways to them.
 struct Parts {
     cluster_id: u64,
@@ -299,6 +285,7 @@ impl Parts {
             request_timeout: Duration::from_secs(5) + 2 * config.election_timeout,
             incarnation: identity.incarnation,
             strict_reconfig: config.strict_reconfig_check,
+            quota_bytes: config.quota_backend_bytes,
         };
         tracing::info!(
             name = identity.name,
@@ -314,7 +301,6 @@ impl Parts {
         let others = others.map(|(id, info)| (*id, info.peer_urls.clone())).collect();
         let view = Arc::new(ArcSwap::from_pointee(view_of(&recovered.state, 0)));
         let roster = Arc::new(ArcSwap::from_pointee(recovered.state.roster()));
-        let removed = Arc::new(AtomicBool::new(false));
         let replica = Replica::new(replica_config, recovered, clock.now()).map_err(StartError::Damaged)?;
         let status = Status {
             id: identity.member_id,
@@ -327,7 +313,22 @@ impl Parts {
         let peers = Peers::default();
         let (driver_in, driver_out) = mpsc::channel(driver::QUEUE_MAX);
         let (disk_in, disk_out) = mpsc::unbounded_channel();
-        let (news_in, news_out) = crossbeam_channel::unbounded();
+        let (news_in, news_out) = crossbeam_channel::bounded(driver::NEWS_MAX);
+        let (stop_in, stop_out) = crossbeam_channel::bounded(0);
+        let (space, alarms) = (Arc::new(Space::default()), Arc::new(Alarms::default()));
+        let space_watch = SpaceWatch {
+            dir: storage.log.dir().to_path_buf(),
+            space: Arc::clone(&space),
+            reserve: config.disk_reserve_bytes,
+            quota: config.quota_backend_bytes,
+            view: Arc::clone(&view),
+            alarms: Arc::clone(&alarms),
+            driver: driver_in.clone(),
+            stopped: stop_out.clone(),
+        };
+        space_watch.begin();
+        let mut storage = storage;
+        storage.checkpoints.set_reserve_bytes(space.figures().1 / 2);
         let (ended_in, ended) = watch::channel(None);
         let checkpoints = Arc::new(storage.checkpoints);
         let disk_stats = Arc::new(DiskStats::default());
@@ -337,9 +338,12 @@ impl Parts {
             jobs: disk_out,
             driver: driver_in.clone(),
             stats: Arc::clone(&disk_stats),
+            space: Arc::clone(&space),
+            alarms: Arc::clone(&alarms),
+            stopped: stop_out,
         };
         let stats = Arc::clone(&disk_stats);
-        let clock_dir = Arc::clone(data_dir);
+        let (clock_dir, alarm_dir) = (Arc::clone(data_dir), Arc::clone(data_dir));
         let links = Links {
             inputs: driver_out,
             inputs_back: driver_in.clone(),
@@ -350,10 +354,12 @@ impl Parts {
             view: Arc::clone(&view),
             status: Arc::clone(&status),
             roster: Arc::clone(&roster),
-            removed: Arc::clone(&removed),
             clock: Arc::clone(&clock),
             checkpoints,
             disk_stats,
+            alarms: Arc::clone(&alarms),
+            keep_alarm: Box::new(move |index| quarantine::keep(&alarm_dir, index)),
+            _running: stop_in,
             keep_clock: Box::new(move |term, ms| {
                 if let Err(error) = clock_dir.save_clock(term, ms) {
                     tracing::warn!(%error, "could not note the cluster's time; keys may live longer after a restart");
@@ -372,7 +378,8 @@ impl Parts {
         let teller = Arc::clone(&watches);
         let threads = vec![
             spawn("log", move || log_thread.run())?,
-            spawn("watches", move || tell(&news_out, &teller))?,
+            spawn("space", move || space_watch.run())?,
+            spawn("watches", move || teller.run(&news_out))?,
             spawn("core", move || runtime.run(driver, &ended_in, lingers))?,
         ];
         let shared = Shared {
@@ -382,8 +389,9 @@ impl Parts {
             watches,
             clock,
             disk: stats,
+            space,
+            alarms,
             peers: peers.clone(),
-            removed,
         };
         Ok(Self {
             cluster_id: identity.cluster_id,
@@ -400,20 +408,6 @@ impl Parts {
             threads,
         })
     }
-}
-
-/// Tells watchers what was applied, until the driver is gone; then their watches end.
-fn tell(news: &Receiver<News>, watches: &Watches) {
-    while let Ok(News { outcomes, clock, gap, end }) = news.recv() {
-        if gap {
-            watches.interrupt();
-        }
-        watches.deliver(&outcomes, clock);
-        if end {
-            break;
-        }
-    }
-    watches.close();
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {

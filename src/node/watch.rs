@@ -15,6 +15,7 @@
 use crate::http::backend::{ClockReading, Notice, View, Watch, WatchItem, WatchRequest};
 use crate::store::{ErrorCode, Event, Key, Outcome, StoreError, WatcherHub, WatcherId};
 use arc_swap::ArcSwap;
+use crossbeam_channel::Receiver;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -25,6 +26,16 @@ const QUEUE_EVENTS: usize = 32;
 
 /// How much history is searched before other tasks get their turn.
 const SCAN_EVENTS: u64 = 2_000;
+
+/// What was applied, for the thread that tells watchers.
+pub(super) struct News {
+    pub outcomes: Vec<Outcome>,
+    pub clock: ClockReading,
+    /// More has happened before these than is known here: watchers must look for themselves what they have missed.
+    pub gap: bool,
+    /// Nothing will come after these.
+    pub end: bool,
+}
 
 struct Slot {
     queue: mpsc::Sender<Arc<Notice>>,
@@ -57,6 +68,20 @@ impl Watches {
     fn live(&self) -> MutexGuard<'_, Live> {
         // A panic elsewhere leaves nothing half-done in here that matters: deliveries are retried from the history.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells watchers what was applied, until the driver is gone; then their watches end. The work of a thread.
+    pub(super) fn run(&self, news: &Receiver<News>) {
+        while let Ok(News { outcomes, clock, gap, end }) = news.recv() {
+            if gap {
+                self.interrupt();
+            }
+            self.deliver(&outcomes, clock);
+            if end {
+                break;
+            }
+        }
+        self.close();
     }
 
     /// Whether there is anybody to tell of what was published before this call.

@@ -2,6 +2,7 @@
 
 use super::LogPosition;
 use super::membership::{ChangeError, MemberChange};
+use super::room::Shortage;
 use super::state::{MemberInfo, State};
 use crate::proto::command::Batch;
 use crate::proto::peer::Beacon;
@@ -72,6 +73,9 @@ pub enum Input {
         /// [`LogWrite::number`].
         number: u64,
     },
+    /// The disk is full: what is not on it waits, nobody knows how long. Said again now and then, until a write is
+    /// persisted. Every `then_send` is kept back as before.
+    Stalled,
     /// A checkpoint makes the log up to this position unnecessary for a restart of this member.
     Compactable {
         /// Where the older of the two kept checkpoints stands.
@@ -93,6 +97,11 @@ pub enum Input {
         peer: u64,
         /// Whether it arrived whole.
         ok: bool,
+    },
+    /// This member's disk is nearly full, or has room again.
+    Space {
+        /// Whether it is.
+        short: bool,
     },
     /// Hand leadership to the best follower, if leading: the member is about to stop.
     StepAside,
@@ -192,6 +201,8 @@ pub enum Failure {
     Overloaded,
     /// This member was removed from the cluster. A write that was on its way may still be applied.
     Removed,
+    /// It needs room that there is not; it will not be applied.
+    NoRoom(Shortage),
 }
 
 /// A member's place in the cluster.
@@ -205,6 +216,8 @@ pub struct Standing {
     pub leads: bool,
     /// The highest log position known to be committed.
     pub commit: u64,
+    /// Why requests that need room are refused, if they are; on a follower, as far as its leader has told.
+    pub refuses: Option<Shortage>,
 }
 
 /// What must be done now, in the order of the fields.

@@ -10,12 +10,13 @@ impl Replica {
     pub(super) fn tick(&mut self, now: Duration) {
         // Raft panics when it is to campaign between taking a snapshot and having it on disk (`hup` slices the log from
         // `applied`, which the snapshot has cut off). A follower it is, for the moment, and nothing but time-outs count.
-        if self.installing.is_none() {
+        if self.may_campaign() {
             self.draw_election_timeout();
             self.raw.tick();
             self.campaign_early();
         }
         self.changes.tick(now);
+        self.tick_room();
         let leads = self.standing.leads;
         let mut failed = Vec::new();
         self.pending.tick(now, !leads, |token, sent| {
@@ -31,6 +32,11 @@ impl Replica {
         if self.clock.in_office() {
             self.send_beacon(now);
         }
+    }
+
+    /// Not between taking a snapshot and having it on disk, and not while raft believes more to be on disk than is.
+    pub(super) fn may_campaign(&self) -> bool {
+        self.installing.is_none() && self.presumed.is_none()
     }
 
     /// Draws a timeout anew whenever raft would, from our seed; raft reads it in `tick` only.
@@ -67,12 +73,14 @@ impl Replica {
     }
 
     pub(super) fn send_beacon(&mut self, now: Duration) {
-        let beacon = Beacon {
+        let mut beacon = Beacon {
             term: self.raw.raft.term,
             time_ms: self.clock.stamp(now).0,
             digest_index: self.state.applied.index,
             digest: self.state.store.digest(),
+            ..Beacon::default()
         };
+        self.tell_of_room(&mut beacon);
         let peers: Vec<u64> =
             self.raw.raft.prs().iter().map(|(id, _)| *id).filter(|id| *id != self.config.id).collect();
         for peer in peers {
@@ -96,11 +104,13 @@ impl Replica {
             leader: raft.leader_id,
             leads: raft.state == StateRole::Leader,
             commit: raft.raft_log.committed,
+            refuses: self.shortage(),
         };
         let before = std::mem::replace(&mut self.standing, standing);
         if (before.term, before.leader) != (standing.term, standing.leader) {
             self.pending.resend_all();
             self.reads.restart();
+            self.forget_refusal();
             if before.leads {
                 // What was queued comes again from its origins, or is pending here.
                 self.clock.leave_office(now);
@@ -131,6 +141,11 @@ impl Replica {
     }
 
     pub(super) fn step_aside(&mut self) {
+        self.hand_over(|_| true);
+    }
+
+    /// Hands leadership, if this member has it, to the best follower of those that will do.
+    pub(super) fn hand_over(&mut self, will_do: impl Fn(u64) -> bool) {
         if !self.standing.leads {
             return;
         }
@@ -138,7 +153,10 @@ impl Replica {
         let best = prs
             .iter()
             .filter(|(id, p)| {
-                **id != self.config.id && p.recent_active && self.state.membership.voters.contains(id)
+                **id != self.config.id
+                    && p.recent_active
+                    && self.state.membership.voters.contains(id)
+                    && will_do(**id)
             })
             .max_by_key(|(id, p)| (p.matched, std::cmp::Reverse(**id)));
         if let Some(id) = best.map(|(id, _)| *id) {

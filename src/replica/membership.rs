@@ -412,7 +412,11 @@ impl Replica {
         self.state.applied = LogPosition::of(entry);
         let Some(result) = applied else { return Ok(()) };
         if result.is_ok() {
-            let membership = self.raw.apply_conf_change(&configuration).map_err(|e| e.to_string())?;
+            let mut membership = self.raw.apply_conf_change(&configuration).map_err(|e| e.to_string())?;
+            // Raft lists them in the order of its hash tables, which depends on what a member has been through; the
+            // state is to be the same everywhere, to the byte.
+            membership.voters.sort_unstable();
+            membership.learners.sort_unstable();
             self.raw.mut_store().set_membership(membership.clone());
             self.state.membership = membership;
         }

@@ -8,20 +8,29 @@ use std::collections::BTreeMap;
 const LIMITS: HistoryLimits = HistoryLimits { events: 100, bytes: 1 << 20 };
 const TICK: Duration = Duration::from_millis(100);
 
-struct Net {
-    members: BTreeMap<u64, Replica>,
-    cut: BTreeSet<u64>,
+pub(super) struct Net {
+    pub(super) members: BTreeMap<u64, Replica>,
+    pub(super) cut: BTreeSet<u64>,
+    /// Members with a full disk, and what waits for it.
+    pub(super) full: BTreeMap<u64, Vec<LogWrite>>,
+    pub(super) quota: u64,
     now: Duration,
-    replies: Vec<(u64, Reply)>,
+    pub(super) replies: Vec<(u64, Reply)>,
     left: BTreeSet<u64>,
     strict: bool,
 }
 
 impl Net {
     fn founded(ids: impl Iterator<Item = u64> + Clone) -> Self {
+        Self::with_quota(ids, 0)
+    }
+
+    pub(super) fn with_quota(ids: impl Iterator<Item = u64> + Clone, quota: u64) -> Self {
         let mut net = Self {
             members: BTreeMap::new(),
             cut: BTreeSet::new(),
+            full: BTreeMap::new(),
+            quota,
             now: Duration::ZERO,
             replies: vec![],
             left: BTreeSet::new(),
@@ -46,6 +55,7 @@ impl Net {
             request_timeout: Duration::from_secs(7),
             incarnation: id,
             strict_reconfig: self.strict,
+            quota_bytes: self.quota,
         };
         let recovered = Recovered { state, base, entries: vec![], hard_state, clock: None };
         self.members.insert(id, Replica::new(config, recovered, self.now).unwrap());
@@ -57,7 +67,7 @@ impl Net {
         self.start(id, State::joining(7, members, LIMITS), LogPosition::default(), HardState::default());
     }
 
-    fn run(&mut self, ticks: u32) {
+    pub(super) fn run(&mut self, ticks: u32) {
         for _ in 0..ticks {
             self.now += TICK;
             let ids: Vec<u64> = self.members.keys().copied().collect();
@@ -67,7 +77,7 @@ impl Net {
         }
     }
 
-    fn give(&mut self, id: u64, input: Input) {
+    pub(super) fn give(&mut self, id: u64, input: Input) {
         let now = self.now;
         let mut inputs = vec![(id, input)];
         while !inputs.is_empty() {
@@ -90,6 +100,11 @@ impl Net {
                 inputs.push((other, frame(outgoing)));
             }
             for write in effects.writes {
+                if let Some(waiting) = self.full.get_mut(&to) {
+                    waiting.push(write);
+                    inputs.push((to, Input::Stalled));
+                    continue;
+                }
                 inputs.push((to, Input::Persisted { number: write.number }));
                 for message in write.then_send.into_iter().filter(|message| reaches(message.to)) {
                     let (other, messages) = (message.to, vec![message]);
@@ -109,7 +124,7 @@ impl Net {
         }
     }
 
-    fn leader(&self) -> u64 {
+    pub(super) fn leader(&self) -> u64 {
         let leads = |(id, member): (&u64, &Replica)| {
             (member.standing().leads && !self.cut.contains(id)).then_some(*id)
         };
@@ -127,7 +142,7 @@ impl Net {
         found.unwrap_or_else(|| panic!("no answer: {:?}", self.replies))
     }
 
-    fn write(&mut self, at: u64, value: &'static str) -> bool {
+    pub(super) fn write(&mut self, at: u64, value: &'static str) -> bool {
         self.replies.clear();
         let key = Key::parse(b"/k");
         let command = Command::Set { key, value: value.into(), dir: false, ttl: None, refresh: false };

@@ -32,6 +32,9 @@ mod reads;
 mod ready;
 mod records;
 mod requests;
+mod room;
+#[cfg(test)]
+mod room_tests;
 mod sessions;
 mod state;
 #[cfg(test)]
@@ -39,6 +42,7 @@ mod tests;
 
 pub use effects::{Effects, Failure, Input, LogWrite, Outgoing, Reply, SnapshotToSend, Standing, Token};
 pub use membership::{ChangeError, MemberChange};
+pub use room::Shortage;
 pub use state::{MemberInfo, Refused, Roster, State};
 
 use crate::proto::command::{Batch, Publish, request::Body};
@@ -52,7 +56,8 @@ use raft::{RawNode, SnapshotStatus, StateRole};
 use rand::{RngExt as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use reads::Reads;
-use std::collections::{BTreeMap, BTreeSet};
+use room::Room;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// A position in the raft log: an index and the term of the entry there.
@@ -98,6 +103,8 @@ pub struct ReplicaConfig {
     pub incarnation: u64,
     /// Refuse changes of membership after which the voters in reach would be no quorum.
     pub strict_reconfig: bool,
+    /// Bytes of keys and values that the keyspace may reach by what this member proposes; 0: any number.
+    pub quota_bytes: u64,
 }
 
 /// What a member knows when it starts.
@@ -123,6 +130,16 @@ const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 
 /// Append messages under way to one peer.
 const INFLIGHT_MESSAGES_MAX: usize = 256;
+
+/// Bytes of entries that a leader has proposed and that are not committed, while its disk or its followers stand still;
+/// what comes then waits where it came from.
+const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
+
+/// Forwarded requests wait for being proposed up to this much; the rest is dropped, and its origins send it again.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// Entries wait for the disk up to this much; a follower takes no more then, and its leader sends again.
+const UNWRITTEN_BYTES_MAX: u64 = 64 << 20;
 
 /// Committed entries handed out at once, so that applying never holds up ticks for long.
 const APPLY_BYTES_MAX: u64 = 4 << 20;
@@ -157,6 +174,13 @@ pub struct Replica {
     durable_term: u64,
     /// The terms in writes under way, by their numbers.
     term_writes: Vec<(u64, u64)>,
+    /// The bytes of entries in writes under way, by their numbers, and their sum.
+    unwritten: VecDeque<(u64, u64)>,
+    unwritten_bytes: u64,
+    /// The disk is full.
+    disk_full: bool,
+    /// The last write that raft was told to be on disk before it is: see `stalled`.
+    presumed: Option<u64>,
     /// A snapshot that is being made durable: its write's number, and its index.
     installing: Option<(u64, u64)>,
     /// Whether an entry that expires what is due was proposed and is not applied yet.
@@ -164,6 +188,7 @@ pub struct Replica {
     rng: ChaCha8Rng,
     election: Election,
     connected: BTreeSet<u64>,
+    room: Room,
     standing: Standing,
     effects: Effects,
 }
@@ -207,6 +232,8 @@ impl Replica {
             max_size_per_msg: MESSAGE_BYTES_MAX,
             max_inflight_msgs: INFLIGHT_MESSAGES_MAX,
             max_committed_size_per_ready: APPLY_BYTES_MAX,
+            // Never reached: `propose` stops before. But only what is bounded is counted.
+            max_uncommitted_size: 4 * UNCOMMITTED_BYTES_MAX as u64,
             check_quorum: true,
             pre_vote: true,
             ..raft::Config::default()
@@ -237,6 +264,10 @@ impl Replica {
             write_done: 0,
             durable_term,
             term_writes: Vec::new(),
+            unwritten: VecDeque::new(),
+            unwritten_bytes: 0,
+            disk_full: false,
+            presumed: None,
             installing: None,
             expiry_proposed: false,
             rng,
@@ -246,6 +277,7 @@ impl Replica {
                 early: Some(early),
             },
             connected: BTreeSet::new(),
+            room: Room::default(),
             standing: Standing::default(),
             effects: Effects { publish: true, ..Effects::default() },
             config,
@@ -330,6 +362,7 @@ impl Replica {
             }
             Input::Snapshot { message, state } => self.receive_snapshot(*message, state),
             Input::Persisted { number } => self.persisted(number),
+            Input::Stalled => self.stalled(),
             Input::Compactable { upto } => self.compact(upto),
             Input::Connected { peer } => self.connected(peer),
             Input::Unreachable { peer } => self.unreachable(peer),
@@ -337,6 +370,7 @@ impl Replica {
                 let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
                 self.raw.report_snapshot(peer, status);
             }
+            Input::Space { short } => self.note_space(short),
             Input::StepAside => self.step_aside(),
         }
     }
@@ -375,7 +409,8 @@ impl Replica {
 
     /// Never an hour that has struck already: the caller would come back at once, and again.
     fn wake_at(&self) -> Option<Duration> {
-        let can_propose = !self.expiry_proposed && self.raw.raft.lead_transferee.is_none();
+        let can_propose =
+            !self.expiry_proposed && self.raw.raft.lead_transferee.is_none() && !self.too_much_uncommitted();
         let expiry = match self.state.store.next_deadline() {
             Some(deadline) if can_propose => self.clock.when(deadline),
             _ => None,
@@ -399,6 +434,10 @@ impl Replica {
     }
 
     fn write(&mut self, now: Duration, token: Token, body: Body) {
+        if let Some(reason) = self.refusal(&body) {
+            self.fail(token, reason);
+            return;
+        }
         if let Err(token) = self.pending.add(token, body, now + self.config.request_timeout) {
             self.fail(token, Failure::Overloaded);
         }

@@ -1,6 +1,6 @@
 //! What peers say, taken with care: nothing that comes over a socket may make raft panic.
 
-use super::{Replica, State};
+use super::{Replica, State, UNWRITTEN_BYTES_MAX};
 use crate::proto::command::Batch;
 use crate::proto::peer::Beacon;
 use crate::store::ClusterTime;
@@ -21,7 +21,12 @@ impl Replica {
             // A peer speaks for itself only, states come by `Input::Snapshot`, and requests by `forwarded`.
             let kind = message.get_msg_type();
             let foreign = message.from != from || message.to != self.config.id;
+            // Dropped as if it were lost: the log in memory must not grow while the disk stands still.
+            let too_much = kind == MessageType::MsgAppend
+                && !message.entries.is_empty()
+                && self.unwritten_bytes >= UNWRITTEN_BYTES_MAX;
             if foreign
+                || too_much
                 || matches!(kind, MessageType::MsgSnapshot | MessageType::MsgPropose)
                 || !self.plausible(&message)
             {
@@ -37,7 +42,7 @@ impl Replica {
         self.note_standing(now);
         if self.standing.leads {
             for batch in forwarded {
-                self.enqueue(now, batch);
+                self.enqueue_forwarded(now, batch);
             }
         }
         if let Some(beacon) = beacon {
@@ -92,12 +97,13 @@ impl Replica {
             }
             MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => message.entries.len() == 1,
             // To campaign while a snapshot is not on disk yet is more than raft can do; see `tick`.
-            MessageType::MsgTimeoutNow => self.installing.is_none(),
+            MessageType::MsgTimeoutNow => self.may_campaign(),
             _ => true,
         }
     }
 
     pub(super) fn hear_beacon(&mut self, now: Duration, from: u64, beacon: Beacon) {
+        self.hear_of_room(from, &beacon);
         let current = beacon.term == self.raw.raft.term && from == self.raw.raft.leader_id;
         if !current || self.standing.leads {
             return;

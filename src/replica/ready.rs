@@ -2,7 +2,7 @@
 
 use super::{LogPosition, LogWrite, Replica, Reply, SnapshotToSend, State, state};
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
-use raft::{GetEntriesContext, Storage as _};
+use raft::{GetEntriesContext, StateRole, Storage as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,8 +55,29 @@ impl Replica {
         if let Some(hard_state) = &write.hard_state {
             self.term_writes.push((write.number, hard_state.term));
         }
+        let bytes = write.entries.iter().map(|entry| entry.data.len() as u64).sum();
+        self.unwritten.push_back((write.number, bytes));
+        self.unwritten_bytes += bytes;
         self.write_begun = write.number;
         self.effects.writes.push(write);
+        self.presume_written();
+    }
+
+    /// A follower whose disk is full goes on applying what a quorum has on disk, so that its clients go on reading. Raft
+    /// applies only what it believes to be on this member's disk too, so it is told that; nothing that the member says
+    /// to others depends on it, since that is kept back until it is true. A leader would count its own disk for a
+    /// quorum, so this one must not become one until then (`may_campaign`).
+    pub(super) fn stalled(&mut self) {
+        self.disk_full = true;
+        self.presume_written();
+    }
+
+    fn presume_written(&mut self) {
+        let follows = self.raw.raft.state == StateRole::Follower;
+        if self.disk_full && follows && self.installing.is_none() && self.write_begun > self.write_done {
+            self.presumed = Some(self.write_begun);
+            self.raw.on_persist_ready(self.write_begun);
+        }
     }
 
     pub(super) fn persisted(&mut self, number: u64) {
@@ -68,6 +89,11 @@ impl Replica {
             }
             *write > number
         });
+        while self.unwritten.front().is_some_and(|(write, _)| *write <= number) {
+            self.unwritten_bytes -= self.unwritten.pop_front().map_or(0, |(_, bytes)| bytes);
+        }
+        self.disk_full = false;
+        self.presumed = self.presumed.filter(|presumed| *presumed > number);
         self.raw.on_persist_ready(number);
         if let Some((write, index)) = self.installing
             && write <= number

@@ -7,7 +7,7 @@ use super::LogPosition;
 use super::sessions::Sessions;
 use super::state::{MemberInfo, State};
 use crate::proto::state::{self, Head, History, Membership, Page, Record, record::Body};
-use crate::store::{Action, ClusterTime, Event, EventHistory, HistoryLimits, Key, Node, Store};
+use crate::store::{Action, ClusterTime, Event, HistoryLimits, Key, Node, Store};
 use bytes::Bytes;
 use raft::eraftpb::ConfState;
 use std::collections::BTreeMap;
@@ -47,7 +47,7 @@ impl State {
                     next_index = Some(event.index);
                     break;
                 }
-                let record = event_record(event, store.history());
+                let record = event_record(event, &store);
                 bytes += prost::Message::encoded_len(&record);
                 page.events.push(record);
             }
@@ -75,7 +75,7 @@ impl State {
                 }
                 Some(Body::History(page)) => {
                     for event in &page.events {
-                        let event = event_from(event, &events)?;
+                        let event = event_from(event, &events, &nodes)?;
                         events.push(Arc::new(event));
                     }
                 }
@@ -185,31 +185,40 @@ const ACTIONS: [(Action, state::Action); 7] = [
     (Action::Expire, state::Action::Expire),
 ];
 
-fn event_record(event: &Event, history: &EventHistory) -> state::Event {
+fn event_record(event: &Event, store: &Store) -> state::Event {
     let mut prev_node = event.prev_node.as_ref().map(node_record);
     let mut prev_value_left_out = false;
     if let (Some(record), Some(prev)) = (&mut prev_node, &event.prev_node) {
-        let before = history.get(prev.modified);
+        let before = store.history().get(prev.modified);
         prev_value_left_out = !record.value.is_empty()
             && before.is_some_and(|before| before.node.key == prev.key && before.node.value == prev.value);
         if prev_value_left_out {
             record.value = Bytes::new();
         }
     }
+    let mut node = node_record(&event.node);
+    let value_left_out = !node.value.is_empty()
+        && store
+            .get(&event.node.key)
+            .is_ok_and(|now| now.modified == event.index && now.value == event.node.value);
+    if value_left_out {
+        node.value = Bytes::new();
+    }
     let action = ACTIONS.iter().find(|(ours, _)| *ours == event.action).map(|(_, theirs)| *theirs);
     state::Event {
         index: event.index,
         action: action.unwrap_or_default().into(),
-        node: Some(node_record(&event.node)),
+        node: Some(node),
         prev_node,
         refresh: event.refresh,
         time_ms: event.time.0,
         prev_value_left_out,
+        value_left_out,
     }
 }
 
-/// `before` are the events before this one, without a gap.
-fn event_from(record: &state::Event, before: &[Arc<Event>]) -> Result<Event, String> {
+/// `before` are the events before this one, without a gap; `nodes` is the keyspace, in order.
+fn event_from(record: &state::Event, before: &[Arc<Event>], nodes: &[Node]) -> Result<Event, String> {
     let action = ACTIONS
         .iter()
         .find(|(_, theirs)| *theirs == record.action())
@@ -217,6 +226,12 @@ fn event_from(record: &state::Event, before: &[Arc<Event>]) -> Result<Event, Str
         .ok_or_else(|| format!("event {} has no action that is known here", record.index))?;
     let node = record.node.as_ref().ok_or_else(|| format!("event {} has no node", record.index))?;
     let mut node = node_from(node);
+    if record.value_left_out {
+        let at = nodes.binary_search_by(|now| now.key.cmp(&node.key)).ok();
+        let now = at.and_then(|at| nodes.get(at)).filter(|now| now.modified == record.index);
+        let now = now.ok_or_else(|| format!("event {} lacks its value", record.index))?;
+        node.value.clone_from(&now.value);
+    }
     if action.removes() {
         node.value = None;
     }
@@ -280,12 +295,15 @@ mod tests {
             [set("/k", LARGE, false), set("/k", b"", false), swap, refresh, delete, set("/k", b"", true)];
         // The oldest event of the second was preceded by one that is forgotten.
         let many = (0..80).map(|_| set("/k", LARGE, false));
-        for state in [state(few), state(many)] {
+        let near =
+            ["/a", "/a-b", "/a/b", "/a0", "/a/b/c"].map(|key| set(key, LARGE, key == "/a" || key == "/a/b"));
+        for state in [state(few), state(many), state(near)] {
             let records: Vec<_> = state.clone().into_records().collect();
             let bytes: usize = records.iter().map(prost::Message::encoded_len).sum();
             let values: usize =
                 history(&state).iter().filter_map(|e| e.node.value.as_ref()).map(Bytes::len).sum();
-            assert!(bytes < values + 3 * LARGE.len() + 200 * 50, "{bytes} for {values}");
+            // What a key has now is in the pages, and what was before an event in the event before it.
+            assert!(bytes < values.max(1) + LARGE.len() + 200 * 50, "{bytes} for {values}");
             let again = State::from_records(&records, LIMITS).unwrap();
             assert_eq!(history(&again), history(&state));
             assert_eq!(again.store.history().bytes(), state.store.history().bytes());
@@ -302,5 +320,11 @@ mod tests {
         });
         history.unwrap().events[1].prev_node.as_mut().unwrap().modified_index = 77;
         assert!(State::from_records(&records, LIMITS).unwrap_err().contains("lacks the value"));
+        let page = records.iter_mut().find_map(|record| match &mut record.body {
+            Some(Body::Page(page)) => Some(page),
+            _ => None,
+        });
+        page.unwrap().nodes[0].modified_index = 77;
+        assert!(State::from_records(&records, LIMITS).unwrap_err().contains("lacks its value"));
     }
 }

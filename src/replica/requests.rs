@@ -1,6 +1,6 @@
 //! Requests on their way into the log: to the leader, and there into entries.
 
-use super::{ENTRY_BYTES_MAX, EXPIRE_LIMIT, Replica};
+use super::{ENTRY_BYTES_MAX, EXPIRE_LIMIT, QUEUE_BYTES_MAX, Replica, UNCOMMITTED_BYTES_MAX};
 use crate::proto::command::{Batch, Entry as CommandEntry};
 use prost::Message as _;
 use std::time::Duration;
@@ -20,6 +20,20 @@ impl Replica {
         }
     }
 
+    pub(super) fn too_much_uncommitted(&self) -> bool {
+        self.raw.raft.uncommitted_size() >= UNCOMMITTED_BYTES_MAX
+    }
+
+    /// Queues what another member's clients want. Each member keeps what its own want until it is applied, and bounds it;
+    /// but what is sent again may gather here.
+    pub(super) fn enqueue_forwarded(&mut self, now: Duration, batch: Batch) {
+        if self.queue_bytes < QUEUE_BYTES_MAX
+            && let Some(batch) = self.with_room(batch)
+        {
+            self.enqueue(now, batch);
+        }
+    }
+
     pub(super) fn enqueue(&mut self, now: Duration, mut batch: Batch) {
         self.changes.take_from(&mut batch, now + self.config.request_timeout);
         if !batch.requests.is_empty() {
@@ -34,7 +48,7 @@ impl Replica {
 
     /// Proposes what has gathered as one entry, unless the disk is busy with the last: then more gathers.
     pub(super) fn propose(&mut self, now: Duration) {
-        if !self.clock.in_office() || self.raw.raft.lead_transferee.is_some() {
+        if !self.clock.in_office() || self.raw.raft.lead_transferee.is_some() || self.too_much_uncommitted() {
             return;
         }
         let time = self.clock.stamp(now);
@@ -48,7 +62,7 @@ impl Replica {
             return;
         }
         let mut first = true;
-        while first || !self.queue.is_empty() {
+        while first || (!self.queue.is_empty() && !self.too_much_uncommitted()) {
             let entry = CommandEntry {
                 time_ms: time.0,
                 expire_limit: EXPIRE_LIMIT,

@@ -22,6 +22,7 @@ fn start(recovered: Recovered) -> Replica {
         seed: 1,
         election_ticks: 10,
         request_timeout: Duration::from_secs(7),
+        quota_bytes: 0,
     };
     Replica::new(config, recovered, Duration::ZERO).unwrap()
 }
@@ -151,7 +152,7 @@ fn a_leader_passes_over_answers_that_cannot_be() {
 
 #[test]
 fn a_state_that_differs_from_the_leaders_at_the_same_position_is_noticed() {
-    let beacon = |digest_index, digest| Beacon { term: 3, time_ms: 0, digest_index, digest };
+    let beacon = |digest_index, digest| Beacon { term: 3, digest_index, digest, ..Beacon::default() };
     let hear = |from: u64, beacon: Beacon| {
         let mut replica = member();
         frame(&mut replica, message(MessageType::MsgHeartbeat, 2, 3));

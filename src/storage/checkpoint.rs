@@ -102,21 +102,37 @@ impl Checkpoints {
     }
 
     /// The newest checkpoint that is whole. Damaged ones on the way are renamed (`.damaged`) and logged; `None` when no
-    /// whole one is left. Any failure that is not damage (permissions, no memory or space to read it) is an error.
+    /// whole one is left. Any failure that is not damage (permissions, no memory or space to read it) is an error. One
+    /// that the disk does not give back is passed over too, but only where there is another: it may do so next time.
     pub fn load_newest(&self) -> Result<Option<LoadedCheckpoint>, StorageError> {
-        let mut damaged = Vec::new();
+        let mut passed_over = Vec::new();
+        let mut unreadable = None;
+        let mut found = None;
         for (index, place) in self.places()?.into_iter().rev() {
             match self.load(&place, index) {
-                Ok((at, records)) => return Ok(Some(LoadedCheckpoint { at, records, damaged })),
-                Err(e @ StorageError::Corrupt { .. }) => {
+                Ok(whole) => {
+                    found = Some(whole);
+                    break;
+                }
+                Err(e @ (StorageError::Corrupt { .. } | StorageError::Unreadable { .. })) => {
                     tracing::error!("checkpoint {index}: {e}");
-                    damaged.push(self.set_aside(&place)?);
-                    self.lock().retain(|at| at.index != index);
+                    passed_over.push((index, place));
+                    if matches!(e, StorageError::Unreadable { .. }) {
+                        unreadable = Some(e);
+                    }
                 }
                 Err(e) => return Err(e),
             }
         }
-        Ok(None)
+        if let (None, Some(e)) = (&found, unreadable) {
+            return Err(e);
+        }
+        let mut damaged = Vec::new();
+        for (index, place) in passed_over {
+            damaged.push(self.set_aside(&place)?);
+            self.lock().retain(|at| at.index != index);
+        }
+        Ok(found.map(|(at, records)| LoadedCheckpoint { at, records, damaged }))
     }
 
     /// The oldest checkpoint: the log may be compacted up to here.
@@ -196,8 +212,8 @@ impl Checkpoints {
         Checkpoints { dir: dir.to_path_buf(), kept: Mutex::default(), reserve_bytes: RESERVE_BYTES }
     }
 
-    #[cfg(test)]
-    pub(crate) fn set_reserve_bytes(&mut self, bytes: u64) {
+    /// Free space that a checkpoint is to leave to the log; without this, 32 MiB.
+    pub fn set_reserve_bytes(&mut self, bytes: u64) {
         self.reserve_bytes = bytes;
     }
 }

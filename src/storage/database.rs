@@ -132,7 +132,7 @@ fn item_key(record: u64, part: u64) -> [u8; 16] {
 }
 
 fn check_space(dir: &Path, reserve_bytes: u64) -> Result<(), StorageError> {
-    let free = files::free_bytes(dir)?;
+    let free = files::disk_space(dir)?.free;
     if free >= reserve_bytes {
         return Ok(());
     }

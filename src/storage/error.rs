@@ -78,6 +78,14 @@ pub enum StorageError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The disk does not give the bytes back, this time.
+    #[error("{} cannot be read: {source}; it is left as it is: check the disk (the kernel log) and start again", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// The bytes are not what was written.
     #[error("{} is damaged: {what}", .path.display())]
     Corrupt {
@@ -103,6 +111,14 @@ impl StorageError {
                 StorageError::Full { verb, path, what: source.to_string() }
             }
             _ => StorageError::Io { verb, path, source },
+        }
+    }
+
+    /// A failure of the disk of which it is known now in which file.
+    pub(crate) fn of_file(self, file: Option<PathBuf>) -> StorageError {
+        match (self, file) {
+            (StorageError::Io { verb, source, .. }, Some(path)) => StorageError::Io { verb, path, source },
+            (other, _) => other,
         }
     }
 

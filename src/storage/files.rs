@@ -114,8 +114,18 @@ pub(crate) fn names(path: &Path) -> Result<Vec<String>, StorageError> {
     Ok(names)
 }
 
-/// Bytes that an unprivileged user may still write to the file system of `path`.
-pub(crate) fn free_bytes(path: &Path) -> Result<u64, StorageError> {
+/// A file system, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// What an unprivileged user may still write.
+    pub free: u64,
+    /// All of it.
+    pub total: u64,
+}
+
+/// How much space the file system of `path` has.
+pub fn disk_space(path: &Path) -> Result<DiskSpace, StorageError> {
     let stat = rustix::fs::statvfs(path).doing("asking for the free space of", path)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Ok(DiskSpace { free: bytes(stat.f_bavail), total: bytes(stat.f_blocks) })
 }

@@ -85,7 +85,8 @@ impl Log {
         let health = Arc::new(Health::default());
         let watched = Arc::new(WatchedFiles::new(Arc::clone(&health)));
         let engine = Engine::open_with_file_system(config(dir, file_size)?, watched)
-            .map_err(|e| name_damage(dir, engine_error("opening the log in", dir, e)))?;
+            .map_err(|e| name_damage(dir, engine_error("opening the log in", dir, e)))
+            .map_err(|e| e.of_file(health.last_read()))?;
         let synced = SyncedBatch::open(dir)?;
         let meta = match engine.get(REGION, META_KEY) {
             Some(bytes) => LogMeta::decode(dir, &bytes)?,
@@ -175,7 +176,8 @@ impl Log {
         entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|file| file.blocks() * 512).sum()
     }
 
-    pub(crate) fn dir(&self) -> &Path {
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
         &self.dir
     }
 

@@ -69,6 +69,16 @@ impl Health {
     }
 }
 
+/// The system's own error: the engine's says which call failed, and not how.
+fn system_error(error: io::Error) -> io::Error {
+    if error.raw_os_error().is_some() {
+        return error;
+    }
+    // Nothing has been called since.
+    let system = io::Error::last_os_error();
+    if system.kind() == error.kind() { system } else { error }
+}
+
 /// The file system that raft-engine is given.
 #[derive(Debug, Default)]
 pub(crate) struct WatchedFiles {
@@ -87,7 +97,7 @@ impl WatchedFiles {
 
 impl FileSystem for WatchedFiles {
     type Handle = WatchedFile;
-    type Reader = <DefaultFileSystem as FileSystem>::Reader;
+    type Reader = WatchedReader;
     type Writer = WatchedWriter;
 
     fn create<P: AsRef<Path>>(&self, path: P) -> io::Result<WatchedFile> {
@@ -111,7 +121,7 @@ impl FileSystem for WatchedFiles {
 
     fn new_reader(&self, file: Arc<WatchedFile>) -> io::Result<Self::Reader> {
         *self.health.last_read.lock().unwrap_or_else(PoisonError::into_inner) = Some(file.path.clone());
-        DefaultFileSystem.new_reader(Arc::clone(&file.plain))
+        Ok(WatchedReader(DefaultFileSystem.new_reader(Arc::clone(&file.plain))?))
     }
 
     fn new_writer(&self, file: Arc<WatchedFile>) -> io::Result<WatchedWriter> {
@@ -165,13 +175,28 @@ impl Handle for WatchedFile {
         let synced =
             self.health.inject(|faults| &faults.sync, io::ErrorKind::Other).and_then(|()| self.plain.sync());
         #[cfg(not(test))]
-        let synced = self.plain.sync();
+        let synced = self.plain.sync().map_err(system_error);
         if let Err(e) = synced {
             tracing::error!(path = %self.path.display(), "flushing the log failed: {e}");
             let _ = self.health.failed.set((self.path.clone(), e.to_string()));
         }
         // The engine would panic. The note is looked at before anything is acknowledged.
         Ok(())
+    }
+}
+
+/// Reads a file of the log back.
+pub(crate) struct WatchedReader(<DefaultFileSystem as FileSystem>::Reader);
+
+impl Read for WatchedReader {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.0.read(bytes).map_err(system_error)
+    }
+}
+
+impl Seek for WatchedReader {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.0.seek(position)
     }
 }
 
@@ -186,7 +211,7 @@ impl Write for WatchedWriter {
         self.health.check()?;
         #[cfg(test)]
         self.health.inject(|faults| &faults.no_space, io::ErrorKind::StorageFull)?;
-        self.plain.write(bytes)
+        self.plain.write(bytes).map_err(system_error)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -52,7 +52,7 @@ impl Manifest {
     pub(crate) fn read(dir: &Path) -> Result<Manifest, StorageError> {
         let path = dir.join(NAME);
         let json = files::read_sealed(&path, CURE_CHECKPOINT)
-            .map_err(unreadable_is_damaged)?
+            .map_err(unreadable)?
             .ok_or_else(|| StorageError::corrupt(&path, format!("it is missing; {CURE_CHECKPOINT}")))?;
         let manifest: Manifest = serde_json::from_slice(&json).map_err(|e| {
             StorageError::corrupt(&path, format!("it makes no sense ({e}); {CURE_CHECKPOINT}"))
@@ -76,8 +76,8 @@ impl Manifest {
                 fs::create_dir_all(parent).doing("creating", parent)?;
             }
             let mut sink = File::create(&target).doing("creating", &target)?;
-            let mut input = File::open(&source)
-                .map_err(|e| unreadable_is_damaged(StorageError::io("opening", &source, e)))?;
+            let mut input =
+                File::open(&source).map_err(|e| unreadable(StorageError::io("opening", &source, e)))?;
             let (len, xxh3) =
                 pump(&mut input, &source, |bytes| sink.write_all(bytes).doing("copying to", &target))?;
             if (len, xxh3) != (listed.len, listed.xxh3) {
@@ -91,12 +91,14 @@ impl Manifest {
     }
 }
 
-/// A sector that cannot be read, or a file that is gone, is damage too: an older checkpoint may do.
-fn unreadable_is_damaged(error: StorageError) -> StorageError {
+/// A file that is gone is damage; one that cannot be read may be readable another time. For both, an older checkpoint
+/// may do.
+fn unreadable(error: StorageError) -> StorageError {
     match error {
-        StorageError::Io { path, source, .. } => {
+        StorageError::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
             StorageError::corrupt(&path, format!("it cannot be read ({source}); {CURE_CHECKPOINT}"))
         }
+        StorageError::Io { path, source, .. } => StorageError::Unreadable { path, source },
         other => other,
     }
 }
@@ -135,7 +137,7 @@ fn pump(
                 sink(&buffer[..n])?;
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(unreadable_is_damaged(StorageError::io("reading", path, e))),
+            Err(e) => return Err(unreadable(StorageError::io("reading", path, e))),
         }
     }
 }

@@ -43,6 +43,7 @@ pub use check::{CheckReport, check};
 pub use checkpoint::{Checkpoints, LoadedCheckpoint};
 pub use data_dir::DataDir;
 pub use error::StorageError;
+pub use files::{DiskSpace, disk_space};
 pub use identity::Identity;
 pub use log::{Log, RecoveredLog};
 pub use recovery::{Recovered, Storage, recover};

@@ -177,7 +177,7 @@ mod tests {
             measured.add(Duration::from_millis(millis));
         }
         let RoundTrips { count, last, mean, deviation, min, max } = measured.summary;
-        let micros = |time: Duration| (time.as_secs_f64() * 1e6).round() as u64;
+        let micros = |time: Duration| (time + Duration::from_nanos(500)).as_micros();
         assert_eq!((count, micros(last), micros(min), micros(max)), (4, 4000, 2000, 6000));
         assert_eq!((micros(mean), micros(deviation)), (4000, 1414));
     }

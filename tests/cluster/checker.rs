@@ -93,7 +93,7 @@ struct End {
 
 /// A doubly linked list over indexes, from which ends are taken and to which they are put back in reverse.
 struct Ends {
-    ends: Vec<End>,
+    list: Vec<End>,
     next: Vec<usize>,
     previous: Vec<usize>,
     /// Where each call's two ends are; the return may be missing.
@@ -123,7 +123,7 @@ impl Ends {
         }
         let count = ends.len() + 1;
         Self {
-            ends: ends.into_iter().map(|(_, is_return, call)| End { call, is_return }).collect(),
+            list: ends.into_iter().map(|(_, is_return, call)| End { call, is_return }).collect(),
             next: (1..=count).map(|at| at % count).collect(),
             previous: (0..count).map(|at| (at + count - 1) % count).collect(),
             places,
@@ -131,7 +131,7 @@ impl Ends {
     }
 
     fn at(&self, place: usize) -> End {
-        self.ends[place - 1]
+        self.list[place - 1]
     }
 
     fn unlink(&mut self, place: usize) {
@@ -247,11 +247,11 @@ fn shrink<M: Model>(mut calls: Vec<Call<M::Op>>) -> Vec<Call<M::Op>> {
             continue;
         }
         let removed = calls.remove(at);
-        if !refused(&calls) {
+        if refused(&calls) {
+            at = 0;
+        } else {
             calls.insert(at, removed);
             at += 1;
-        } else {
-            at = 0;
         }
     }
     calls

@@ -22,8 +22,9 @@
 //! seconds go to each of the sizes in CLUSTER_MEMBERS (3,5).
 //!
 //! It is known to find what it looks for: CLUSTER_BUG=LocalReads (members answer default reads from their own state) and
-//! CLUSTER_BUG=Amnesia (a killed member comes back with an empty disk) put a bug in, and the run must fail, as it did with
-//! CLUSTER_PROGRAM=PATH of a build whose members answered default reads at once, from what they had applied.
+//! CLUSTER_BUG=UnsyncedDisk (a killed member comes back with its disk as it was long before) put a bug in, and the
+//! run must fail; as it did with CLUSTER_PROGRAM=PATH of a build whose members answered default reads at once, from what they
+//! had applied: registers that are not linearizable and keys that are not there a moment after they were made, within seconds.
 //!
 //! What it does not do: delay or reorder packets (the kernels that this runs on have no netem), power cuts.
 
@@ -76,8 +77,8 @@ fn bug() -> Option<Bug> {
     match setting("CLUSTER_BUG", String::new()).as_str() {
         "" => None,
         "LocalReads" => Some(Bug::LocalReads),
-        "Amnesia" => Some(Bug::Amnesia),
-        other => panic!("CLUSTER_BUG={other}: LocalReads or Amnesia"),
+        "UnsyncedDisk" => Some(Bug::UnsyncedDisk),
+        other => panic!("CLUSTER_BUG={other}: LocalReads or UnsyncedDisk"),
     }
 }
 
@@ -94,7 +95,7 @@ fn faults() {
     let seconds = setting("CLUSTER_SECONDS", 60) / sizes.len() as u64;
     let seed = setting("CLUSTER_SEED", 1);
     for size in sizes {
-        let outcome = play(Options { size, seconds, seed, bug: bug() });
+        let outcome = play(&Options { size, seconds, seed, bug: bug() });
         let Outcome { violations, dir } = &outcome;
         assert!(
             violations.is_empty(),
@@ -106,11 +107,11 @@ fn faults() {
     }
 }
 
-fn play(options: Options) -> Outcome {
+fn play(options: &Options) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let dir = tempfile::Builder::new().prefix("cluster-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let history = Arc::new(History::new());
-    runtime.block_on(run(&options, &history, dir.path()));
+    runtime.block_on(run(options, &history, dir.path()));
     let violations = history.violations();
     let kept = if violations.is_empty() { dir.path().to_owned() } else { dir.keep() };
     Outcome { violations, dir: kept }
@@ -181,7 +182,7 @@ async fn run(options: &Options, history: &Arc<History>, dir: &std::path::Path) {
 /// What is needed after the faults, in seconds.
 const ENDING: u64 = 7;
 
-/// Every member answers a write.
+/// Every member answers a write, soon.
 async fn all_serve(wire: &Wire) -> bool {
     let deadline = tokio::time::Instant::now() + RECOVERY;
     for member in 0..wire.size {
@@ -245,16 +246,18 @@ fn report(history: &History, nemesis: &Nemesis, leases: &[leases::Lease], size: 
     let events = history.watchers().values().map(Vec::len).max().unwrap_or(0);
     let mut acks: Vec<u64> = calls.iter().filter_map(|call| call.wrote.and(call.returned)).collect();
     acks.sort_unstable();
-    let pause = acks.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
+    let (pause, before) = acks.windows(2).map(|pair| (pair[1] - pair[0], pair[0])).max().unwrap_or_default();
     eprintln!(
         "{size} members, seed {seed}, {:.0} s: {} calls, {writes} acknowledged writes, {unknown} of unknown end, {events} \
-         events, {} keys with a time to live, {} faults {:?}, the longest time without an acknowledged write {:.1} s",
+         events, {} keys with a time to live, {} faults {:?}, the longest time without an acknowledged write {:.1} s, from {:.1} s on, the longest recovery {:.1} s",
         history.now() as f64 / 1e6,
         calls.len(),
         leases.len(),
         history.faults().iter().filter(|(_, what)| what != "heal").count(),
         nemesis.dealt,
         pause as f64 / 1e6,
+        before as f64 / 1e6,
+        nemesis.longest_recovery.as_secs_f64(),
     );
     assert!(writes > 100 && events > 100, "so little happened that it says nothing");
 }

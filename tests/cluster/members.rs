@@ -3,11 +3,17 @@
 use crate::hosts;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// Answers questions for the wall clock from a file; comes with Debian's libfaketime.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+fn faketime() -> String {
+    format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH)
+}
+
+/// Of the file system that can be filled.
+const DISK_MIB: u64 = 96;
 
 pub struct Member {
     pub host: usize,
@@ -15,6 +21,10 @@ pub struct Member {
     arguments: Vec<String>,
     process: Option<Child>,
     paused: bool,
+    /// It may lose what it wrote since it started.
+    pub unsynced: bool,
+    /// Its data is on a file system of its own, which can be filled.
+    small_disk: bool,
     /// How often it was started.
     pub starts: u64,
 }
@@ -39,12 +49,25 @@ impl Member {
                 ("snapshot-count", "300".to_owned()),
             ];
             let arguments = arguments.into_iter().map(|(name, value)| format!("--{name}={value}")).collect();
-            let member =
-                Self { host, dir: dir.to_owned(), arguments, process: None, paused: false, starts: 0 };
+            let member = Self {
+                host,
+                dir: dir.to_owned(),
+                arguments,
+                process: None,
+                paused: false,
+                unsynced: false,
+                small_disk: false,
+                starts: 0,
+            };
             member.set_wall_clock(0);
             member
         };
-        (0..size).map(member).collect()
+        let mut members: Vec<Self> = (0..size).map(member).collect();
+        // The others' are on a real disk.
+        if let Some(last) = members.last_mut() {
+            last.give_small_disk();
+        }
+        members
     }
 
     pub fn name(&self) -> String {
@@ -67,7 +90,11 @@ impl Member {
     /// Starts it, on a machine whose monotonic clock says something else than before, as after a reboot.
     pub fn start(&mut self, uptime: u32) {
         assert!(self.process.is_none(), "{} runs", self.name());
-        assert!(Path::new(FAKETIME).exists(), "{FAKETIME} is missing: Debian's libfaketime");
+        let faketime = faketime();
+        assert!(Path::new(&faketime).exists(), "{faketime} is missing: Debian's libfaketime");
+        if self.data().exists() {
+            self.remember_disk();
+        }
         let log = File::options().create(true).append(true).open(self.log()).expect("the log opens");
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &hosts::name(self.host)]);
@@ -79,7 +106,7 @@ impl Member {
             "--boottime",
             &uptime.to_string(),
         ]);
-        command.arg("env").arg(format!("LD_PRELOAD={FAKETIME}"));
+        command.arg("env").arg(format!("LD_PRELOAD={faketime}"));
         command.arg(format!("FAKETIME_TIMESTAMP_FILE={}", self.clock().display()));
         command.args(["FAKETIME_DONT_FAKE_MONOTONIC=1", "FAKETIME_CACHE_DURATION=1"]);
         let program =
@@ -106,6 +133,9 @@ impl Member {
         if let Some(mut child) = self.process.take() {
             let _ = child.kill();
             let _ = child.wait();
+            if self.unsynced && !self.small_disk && self.copy().exists() {
+                copy(&self.copy(), &self.data());
+            }
         }
         self.paused = false;
     }
@@ -135,13 +165,86 @@ impl Member {
         Some(format!("{} ended by itself: {status}", self.name()))
     }
 
-    pub fn forget_everything(&self) {
-        let _ = fs::remove_dir_all(self.dir.join(format!("{}.data", self.name())));
+    pub fn give_small_disk(&mut self) {
+        let data = self.data();
+        fs::create_dir_all(&data).expect("the data directory");
+        let options = format!("size={DISK_MIB}m,mode=700");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&data).status();
+        assert!(mounted.is_ok_and(|status| status.success()), "mount {} (needs root)", data.display());
+        self.small_disk = true;
     }
+
+    /// Under a name that is the member's to remove, where it keeps its own files.
+    fn ballast(&self) -> PathBuf {
+        self.data().join("member").join("ballast.tmp")
+    }
+
+    /// Something else takes its disk, but for so many bytes.
+    pub fn fill_disk(&self, leave: u64) {
+        let Ok(mut file) = File::options().create(true).append(true).open(self.ballast()) else { return };
+        let chunk = vec![b'x'; 1 << 16];
+        while free(&self.data()) > leave {
+            let count = (free(&self.data()) - leave).min(chunk.len() as u64);
+            if file.write_all(&chunk[..usize::try_from(count).unwrap_or(0)]).is_err() {
+                return; // to the last byte
+            }
+        }
+    }
+
+    pub fn empty_disk(&self) {
+        if self.small_disk {
+            let _ = fs::remove_file(self.ballast());
+        }
+    }
+
+    /// What it comes back with, if it does not sync.
+    pub fn remember_disk(&self) {
+        if self.unsynced && !self.small_disk {
+            copy(&self.data(), &self.copy());
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.join(format!("{}.data", self.name()))
+    }
+
+    fn copy(&self) -> PathBuf {
+        self.dir.join(format!("{}.copy", self.name()))
+    }
+
+    /// From now on it is a new member of a cluster that is there, with nothing on its disk.
+    pub fn become_new(&mut self) {
+        let _ = fs::remove_dir_all(self.copy());
+        // The directory itself may be where a file system begins.
+        for entry in fs::read_dir(self.data()).expect("its data").flatten() {
+            let path = entry.path();
+            let gone = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            gone.expect("its data goes");
+        }
+        for argument in &mut self.arguments {
+            if argument.starts_with("--initial-cluster-state=") {
+                "--initial-cluster-state=existing".clone_into(argument);
+            }
+        }
+    }
+}
+
+fn free(place: &Path) -> u64 {
+    rustix::fs::statvfs(place).map_or(0, |stat| stat.f_bavail * stat.f_frsize)
+}
+
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.is_ok_and(|status| status.success()), "cp -a {}", from.display());
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
         self.kill();
+        if self.small_disk {
+            let _ = Command::new("umount").arg("--lazy").arg(self.data()).status();
+        }
     }
 }

@@ -3,7 +3,7 @@
 use crate::history::History;
 use crate::hosts::Hosts;
 use crate::members::Member;
-use crate::wire::{Bug, Wire};
+use crate::wire::{Answer, Bug, Wire};
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -40,14 +40,18 @@ enum Fault {
     Loss,
     /// The wall clock of one jumps.
     ClockJump,
+    /// Something else takes the disk of the last member, to the last byte or nearly.
+    DiskFull,
+    /// One is gone for good, and a new one takes its place.
+    Replace,
 }
 
 use Fault::{
-    Bridge, ClockJump, CutOffLeader, KillAll, KillLeader, KillMost, KillOne, KillStarting, LeaderOneWay,
-    Loss, PauseLeader, PauseMost, PauseOne, Ring, SomeOneWay, Split,
+    Bridge, ClockJump, CutOffLeader, DiskFull, KillAll, KillLeader, KillMost, KillOne, KillStarting,
+    LeaderOneWay, Loss, PauseLeader, PauseMost, PauseOne, Replace, Ring, SomeOneWay, Split,
 };
 
-const DECK: [Fault; 16] = [
+const DECK: [Fault; 18] = [
     KillOne,
     KillLeader,
     KillMost,
@@ -64,44 +68,52 @@ const DECK: [Fault; 16] = [
     SomeOneWay,
     Loss,
     ClockJump,
+    DiskFull,
+    Replace,
 ];
 
-/// A fault that leaves a majority in one piece may keep everybody from writing for so long: it is some election timeouts.
-const PATIENCE: Duration = Duration::from_secs(6);
+/// A fault that leaves a majority in one piece may keep everybody from writing for so long: ten election timeouts.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Nemesis {
     hosts: Hosts,
     members: Vec<Member>,
     chance: ChaCha8Rng,
+    shuffler: ChaCha8Rng,
     wire: Wire,
     history: Arc<History>,
     starts: Arc<Vec<AtomicU64>>,
     runtime: tokio::runtime::Handle,
-    bug: Option<Bug>,
     deck: Vec<Fault>,
     pub dealt: BTreeMap<String, u64>,
+    /// From a healing until every member served.
+    pub longest_recovery: Duration,
 }
 
 impl Nemesis {
     pub fn new(
         hosts: Hosts,
-        members: Vec<Member>,
+        mut members: Vec<Member>,
         wire: &Wire,
         seed: u64,
         starts: &Arc<Vec<AtomicU64>>,
         bug: Option<Bug>,
     ) -> Self {
+        for member in &mut members {
+            member.unsynced = bug == Some(Bug::UnsyncedDisk);
+        }
         Self {
             hosts,
             members,
             chance: ChaCha8Rng::seed_from_u64(seed ^ 0x0ea7),
+            shuffler: ChaCha8Rng::seed_from_u64(seed),
             wire: wire.clone(),
             history: Arc::clone(&wire.history),
             starts: Arc::clone(starts),
             runtime: tokio::runtime::Handle::current(),
-            bug,
             deck: Vec::new(),
             dealt: BTreeMap::new(),
+            longest_recovery: Duration::ZERO,
         }
     }
 
@@ -109,6 +121,7 @@ impl Nemesis {
     pub fn heal(&mut self) {
         self.hosts.heal();
         for member in 0..self.members.len() {
+            self.members[member].empty_disk();
             self.members[member].resume();
             self.start(member);
         }
@@ -116,37 +129,46 @@ impl Nemesis {
 
     /// Harms until that time, and heals. On a thread of its own: most of it is waiting for other programs.
     pub fn run(&mut self, until: u64) {
+        self.members.iter().for_each(Member::remember_disk);
         while self.history.now() < until {
             let mut faults = vec![self.deal()];
             if self.chance.random_range(0..3) == 0 {
                 faults.push(self.deal());
             }
-            let began = self.history.now();
+            if let Some(at) = faults.iter().position(|fault| *fault == Replace).filter(|_| faults.len() > 1) {
+                // By itself: what it waits for may not come while something else is wrong.
+                self.deck.push(faults.remove(at));
+            }
+            // A fault on top of one that is not over yet may keep everybody from writing for long.
+            let long = self.chance.random_range(0..6) == 0;
+            if long {
+                self.expect_recovery();
+            }
             for fault in faults {
                 self.inflict(fault);
             }
-            let long = self.chance.random_range(0..6) == 0;
-            let lasts =
-                if long { PATIENCE } else { Duration::from_millis(self.chance.random_range(500..3000)) };
-            std::thread::sleep(lasts);
+            let inflicted = self.history.now();
+            std::thread::sleep(Duration::from_millis(self.chance.random_range(400..2200)));
             self.look_after_processes();
             if long {
-                self.expect_progress(began);
+                self.expect_progress(inflicted);
             }
             self.history.fault("heal");
             self.heal();
-            std::thread::sleep(Duration::from_millis(self.chance.random_range(300..2500)));
+            std::thread::sleep(Duration::from_millis(self.chance.random_range(300..1800)));
         }
     }
 
     fn deal(&mut self) -> Fault {
         if self.deck.is_empty() {
             self.deck = DECK.to_vec();
-            self.deck.shuffle(&mut self.chance);
+            self.deck.shuffle(&mut self.shuffler);
+            // So that two short runs of one seed see most of the deck.
+            if self.size() > 3 {
+                self.deck.reverse();
+            }
         }
-        let fault = self.deck.pop().expect("a deck");
-        *self.dealt.entry(format!("{fault:?}")).or_default() += 1;
-        fault
+        self.deck.pop().expect("a deck")
     }
 
     fn size(&self) -> usize {
@@ -188,6 +210,7 @@ impl Nemesis {
     }
 
     fn inflict(&mut self, fault: Fault) {
+        *self.dealt.entry(format!("{fault:?}")).or_default() += 1;
         match fault {
             KillOne => {
                 let victim = self.anybody();
@@ -222,6 +245,14 @@ impl Nemesis {
                 self.history.fault(&format!("lose {percent} of 100 packets"));
                 self.hosts.apply();
             }
+            DiskFull => {
+                let leave = self.chance.random_range(0..3) * 2;
+                let victim = self.size() - 1;
+                self.history
+                    .fault(&format!("the disk of {} fills but for {leave} MiB", self.members[victim].name()));
+                self.members[victim].fill_disk(leave << 20);
+            }
+            Replace => self.replace(),
             ClockJump => {
                 let (victim, days) = (self.anybody(), self.chance.random_range(-400..400_i64));
                 let name = self.members[victim].name();
@@ -239,9 +270,6 @@ impl Nemesis {
         self.history.fault(&format!("kill -9 {}", self.names(victims)));
         for victim in victims {
             self.members[*victim].kill();
-            if self.bug == Some(Bug::Amnesia) {
-                self.members[*victim].forget_everything();
-            }
         }
     }
 
@@ -265,9 +293,78 @@ impl Nemesis {
         }
     }
 
+    /// Asks the others until one says what is wanted.
+    fn insist(
+        &self,
+        absent: usize,
+        method: &Method,
+        rest: &str,
+        body: &str,
+        wanted: fn(&Answer) -> bool,
+    ) -> bool {
+        for attempt in 1..60 {
+            let asked = (absent + 1 + attempt % (self.size() - 1)) % self.size();
+            let answer = self.wire.ask(method.clone(), asked, rest, body, Duration::from_secs(2));
+            if self.runtime.block_on(answer).is_ok_and(|answer| wanted(&answer)) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(250));
+        }
+        false
+    }
+
+    /// What the others list of it.
+    fn entry(&self, victim: usize) -> Option<serde_json::Value> {
+        let asked = (victim + 1) % self.size();
+        let answer = self.wire.ask(Method::GET, asked, "/v2/members", "", Duration::from_secs(2));
+        let answer = self.runtime.block_on(answer).ok()?;
+        let name = self.members[victim].name();
+        answer.body["members"].as_array()?.iter().find(|entry| entry["name"] == *name).cloned()
+    }
+
+    fn replace(&mut self) {
+        let victim = self.anybody();
+        let name = self.members[victim].name();
+        self.history.fault(&format!("replace {name}"));
+        // It may not have caught up with what was before.
+        let patiently = |ready: &dyn Fn() -> Option<String>| {
+            (0..100).find_map(|_| {
+                ready().or_else(|| {
+                    std::thread::sleep(Duration::from_millis(300));
+                    None
+                })
+            })
+        };
+        let Some(id) = patiently(&|| Some(self.entry(victim)?["id"].as_str()?.to_owned())) else {
+            return self.history.violation(format!("{name} is not listed"));
+        };
+        self.members[victim].kill();
+        let rest = format!("/v2/members/{id}");
+        if !self.insist(victim, &Method::DELETE, &rest, "", |answer| matches!(answer.status, 204 | 404 | 410))
+        {
+            return self.history.violation(format!("{name} cannot be removed"));
+        }
+        self.members[victim].become_new();
+        let url = format!("http://{}:7001", crate::hosts::address(victim));
+        let body = serde_json::json!({ "name": name, "peerURLs": [url] }).to_string();
+        // 409: an attempt before, of which nothing was heard.
+        if !self
+            .insist(victim, &Method::POST, "/v2/members", &body, |answer| matches!(answer.status, 201 | 409))
+        {
+            return self.history.violation(format!("{name} cannot be added"));
+        }
+        self.start(victim);
+        let votes = || self.entry(victim).filter(|entry| entry["isLearner"] != true).map(|_| String::new());
+        if patiently(&votes).is_none() {
+            self.history.violation(format!("{name}, which is new, has no vote after half a minute"));
+        }
+    }
+
     fn pause(&mut self, victims: &[usize]) {
         self.history.fault(&format!("pause {}", self.names(victims)));
-        victims.iter().for_each(|victim| self.members[*victim].pause());
+        for victim in victims {
+            self.members[*victim].pause();
+        }
     }
 
     fn cut(&mut self, fault: Fault) {
@@ -277,7 +374,7 @@ impl Nemesis {
         match fault {
             Split => {
                 let (one, other) = order.split_at(size / 2);
-                one.iter().for_each(|a| other.iter().for_each(|b| self.hosts.cut_both_ways(*a, *b)));
+                self.hosts.cut_apart(one, other);
                 say = format!("split: {} | {}", self.names(one), self.names(other));
             }
             CutOffLeader => {
@@ -289,7 +386,7 @@ impl Nemesis {
             Bridge => {
                 let (bridge, rest) = order.split_first().expect("members");
                 let (one, other) = rest.split_at(rest.len() / 2);
-                one.iter().for_each(|a| other.iter().for_each(|b| self.hosts.cut_both_ways(*a, *b)));
+                self.hosts.cut_apart(one, other);
                 say = format!(
                     "bridge: {} | {} with {} between",
                     self.names(one),
@@ -324,7 +421,8 @@ impl Nemesis {
                     for to in (0..size).filter(|to| *to != from) {
                         if self.chance.random_range(0..3) == 0 {
                             self.hosts.cut(from, to);
-                            say += &format!(" {}", self.names(&[from, to]).replace(' ', ">"));
+                            say.push(' ');
+                            say.push_str(&self.names(&[from, to]).replace(' ', ">"));
                         }
                     }
                 }
@@ -337,7 +435,7 @@ impl Nemesis {
     /// A majority that runs and in which each hears each.
     fn core(&self) -> Option<Vec<usize>> {
         let size = self.size();
-        let hears = |a: usize, b: usize| !self.hosts.is_cut(a, b) && !self.hosts.is_cut(b, a);
+        let hears = |a: usize, b: usize| self.hosts.hears(a, b) && self.hosts.hears(b, a);
         (0_u32..1 << size).map(|set| (0..size).filter(|member| set >> member & 1 == 1).collect()).find(
             |set: &Vec<usize>| {
                 set.len() >= self.majority()
@@ -346,13 +444,27 @@ impl Nemesis {
         )
     }
 
-    /// Somebody could write within `PATIENCE` if a majority was whole.
-    fn expect_progress(&mut self, since: u64) {
+    fn expect_recovery(&mut self) {
+        let healed = std::time::Instant::now();
+        if !self.runtime.block_on(crate::all_serve(&self.wire)) {
+            self.history.violation("everything is healed, and some member does not serve".to_owned());
+        }
+        self.longest_recovery = self.longest_recovery.max(healed.elapsed());
+    }
+
+    /// Somebody can write within `PATIENCE` if a majority is whole.
+    fn expect_progress(&self, since: u64) {
         let Some(core) = self.core() else { return };
+        let deadline = std::time::Instant::now() + PATIENCE;
         let wrote = |call: &crate::history::Call| call.wrote.is_some() && call.invoked > since;
-        if !self.history.calls().iter().any(wrote) {
-            let core = self.names(&core);
-            self.history.violation(format!("nobody could write for {PATIENCE:?}, while {core} were whole"));
+        while !self.history.calls().iter().any(wrote) {
+            if std::time::Instant::now() > deadline {
+                let core = self.names(&core);
+                return self
+                    .history
+                    .violation(format!("nobody can write for {PATIENCE:?}, while {core} are whole"));
+            }
+            std::thread::sleep(Duration::from_millis(200));
         }
     }
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 pub enum Bug {
     /// Members answer every read from their own state, as if none of them knew better.
     LocalReads,
-    /// A member that is killed comes back without its disk.
-    Amnesia,
+    /// A member that is killed comes back with its disk as it was long before: nothing was synced.
+    UnsyncedDisk,
 }
 
 #[derive(Clone)]
@@ -85,8 +85,9 @@ impl Wire {
     ) -> Result<Answer, Silence> {
         let mut request = self.http.request(method, Self::url(member, rest)).timeout(timeout);
         if !form.is_empty() {
-            request =
-                request.header("Content-Type", "application/x-www-form-urlencoded").body(form.to_owned());
+            let json = form.starts_with('{');
+            let kind = if json { "application/json" } else { "application/x-www-form-urlencoded" };
+            request = request.header("Content-Type", kind).body(form.to_owned());
         }
         let silence =
             |error: reqwest::Error| if error.is_connect() { Silence::NotSent } else { Silence::Unknown };

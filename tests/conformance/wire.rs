@@ -115,7 +115,7 @@ impl Request {
         }
         if !matches!(self.version, "HTTP/1.0" | "HTTP/1.1") {
             // curl cannot.
-            command.push_str(&format!(" '# as {}:'", self.version));
+            command.extend([" '# as ", self.version, ":'"]);
         }
         if self.body.is_empty() && !self.headers.iter().any(|(name, _)| name == "Content-Type") {
             command.push_str(" -H 'Content-Type:'");

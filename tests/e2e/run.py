@@ -23,6 +23,7 @@ import checks_clients  # noqa: F401
 import checks_real_clients  # noqa: F401
 import checks_bootstrap  # noqa: F401
 import checks_faults  # noqa: F401
+import checks_disk  # noqa: F401
 import checks_members  # noqa: F401
 import checks_refusals  # noqa: F401
 from checking import CHECKS, CheckFailed

@@ -202,6 +202,23 @@ async fn a_page_of_a_state_that_is_not_kept() {
     assert_eq!(status(&server.get("/v2/keys/d?limit=5&atIndex=99").await), "400");
 }
 
+/// A later state that stands in for an earlier one does so in the directory in which they are the same, and nowhere else.
+#[tokio::test]
+async fn a_stand_in_is_for_one_directory() {
+    let server = server().await;
+    for key in ["d/a", "d/b", "e/a"] {
+        server.send("PUT", &format!("/v2/keys/{key}"), "value=1").await;
+    }
+    server.send("PUT", "/v2/keys/e/a", "value=2").await;
+    let stand_in = server.get("/v2/keys/d?limit=1&atIndex=3").await;
+    assert!(header(&stand_in, "Link").is_some() && index(&stand_in) == 3);
+    assert_eq!(status(&server.get("/v2/keys/e?limit=1&atIndex=3").await), "400");
+    // It is kept for that one.
+    server.send("PUT", "/v2/keys/d/b", "value=2").await;
+    let next = server.get("/v2/keys/d?limit=1&start=b&atIndex=3").await;
+    assert!(next.contains("\"value\":\"1\"") && index(&next) == 3, "{next}");
+}
+
 /// A page ends at a megabyte, and the link says where the next begins.
 #[tokio::test]
 async fn large_values_make_short_pages() {

@@ -3,6 +3,7 @@
 
 mod endpoints;
 mod extensions;
+mod hostile;
 
 use quorate::http::backend::{BackendError, WatchItem};
 use quorate::http::testing::SingleMember;
@@ -318,6 +319,8 @@ async fn what_the_member_cannot_do_is_said() {
         (BackendError::NoLeader, ("500", "etcdserver: no leader")),
         (BackendError::Stopped, ("500", "etcdserver: server stopped")),
         (BackendError::Overloaded, ("503", "etcdserver: too many requests")),
+        (BackendError::NoSpace, ("507", "etcdserver: no space: the disks of the members are nearly full")),
+        (BackendError::Quota, ("507", "etcdserver: mvcc: database space exceeded")),
     ] {
         server.member.fail_with(Some(failure));
         let text = format!(

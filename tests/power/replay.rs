@@ -191,6 +191,7 @@ fn recover(path: &Path, expected: Expected) -> Result<(), String> {
         clock: dir.load_clock().map(|(term, ms)| (term, quorate::store::ClusterTime(ms))),
     };
     let replica_config = ReplicaConfig {
+        quota_bytes: 0,
         id: identity.member_id,
         incarnation: identity.incarnation,
         strict_reconfig: true,

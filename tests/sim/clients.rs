@@ -1,85 +1,82 @@
-//! Clients that know what they may see.
+//! Clients: each makes one request at a time, each at any member, and knows what its answer may be.
 //!
-//! Each client owns one key and makes one request at a time, each at any member. A write that was answered must be seen
-//! by every later read until the next write; a write without an answer may take effect at any time, once. That the
-//! requests of all clients together are linearizable is checked by index, see `Oracle::answered`.
+//! Some keys belong to one client, some are shared; there are plain writes, compare-and-swaps, in-order creations, keys
+//! with a time to live that are refreshed or not, and reads of a whole state. A request without an answer may take effect
+//! at any time, once, or never.
 
-use crate::oracle::Oracle;
+use crate::coverage::Coverage;
+use crate::invariants::Invariants;
 use crate::world::REQUEST_TIMEOUT;
 use bytes::Bytes;
 use quorate::replica::{Failure, Input, Token};
-use quorate::store::{Command, Event, Key, Store, StoreError};
+use quorate::store::{Command, Compare, ErrorCode, Event, Key, Store, StoreError};
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 /// Longer than this no answer takes, but for pauses of the member: beyond the time-out there are ticks, and slow clocks.
-const ANSWER_MS_MAX: u64 = REQUEST_TIMEOUT.as_millis() as u64 + 500;
+const ANSWER_MS_MAX: u64 = REQUEST_TIMEOUT.as_millis() as u64 * 5 / 4 + 500;
 
 /// Reads that took longer than this were begun again on the way.
 const SLOW_READ_MS: u64 = 300;
 
+const SHARED_KEYS: u64 = 3;
+pub const TTL_MS: std::ops::Range<u64> = 100..5_000;
+const TTL_STEP: u64 = 1_000;
+
 /// What came of a request.
 pub enum Outcome {
-    Written(Result<u64, StoreError>),
+    Written(Result<Arc<Event>, StoreError>),
     Read(Store),
     Failed(Failure),
 }
 
 #[derive(Debug)]
 enum Asked {
-    Write(Bytes),
-    /// A key with a time to live, by itself.
-    Lease,
+    Write { key: Key, value: Bytes, compared: Option<Bytes> },
     Read,
 }
 
 #[derive(Debug)]
 struct Request {
     token: Token,
-    member: u64,
+    member: usize,
     since: u64,
-    /// How long the member was paused meanwhile.
+    /// How long the member was paused meanwhile, or its clock stood still.
     paused: u64,
-    /// The index that the answer must reach.
+    /// What had been shown when it began, see `Linearizable`.
     shown: u64,
     asked: Asked,
 }
 
 #[derive(Debug, Default)]
 struct Client {
-    key: String,
-    /// The value that a read must find, unless an unknown write took effect.
-    current: Option<Bytes>,
-    unknown: BTreeSet<Bytes>,
     request: Option<Request>,
     next_at: u64,
     writes: u64,
+    forced_at: usize,
+    /// Its key with a time to live, which it may refresh.
+    lease: Option<Key>,
+    /// What it read last from a shared key.
+    seen: Option<(Key, Bytes)>,
 }
 
 pub struct Clients {
     all: Vec<Client>,
+    /// A client waits for up to so long before its next request.
+    think_ms: u64,
     next_token: u64,
     running: bool,
     /// One more write of the first client is to be made.
     forced: bool,
-    /// Values of writes and the index at which each took effect.
-    applied: HashMap<Bytes, u64>,
-    /// Values of writes of which a client was told that they will not take effect.
-    refused: HashSet<Bytes>,
+    /// Writes that succeeded.
+    pub written: u64,
 }
 
 impl Clients {
-    pub fn new(count: usize) -> Self {
-        let clients = (0..count).map(|n| Client { key: format!("/k/{n}"), ..Client::default() }).collect();
-        Self {
-            all: clients,
-            next_token: 0,
-            running: true,
-            forced: false,
-            applied: HashMap::new(),
-            refused: HashSet::new(),
-        }
+    pub fn new(count: usize, think_ms: u64) -> Self {
+        let all = (0..count).map(|_| Client::default()).collect();
+        Self { all, think_ms, next_token: 0, running: true, forced: false, written: 0 }
     }
 
     pub fn stop(&mut self) {
@@ -90,8 +87,10 @@ impl Clients {
         !self.forced && self.all.iter().all(|c| c.request.is_none())
     }
 
+    /// The first client makes one more write, at another member each time; what it waits for yet, it gives up.
     pub fn force_one_more_write(&mut self, now: u64) {
         self.forced = true;
+        self.all[0].request = None;
         self.all[0].next_at = now;
     }
 
@@ -102,13 +101,14 @@ impl Clients {
         self.all.iter().enumerate().filter(wants).map(|(_, c)| c.next_at).min()
     }
 
-    /// The requests that are due, each with the member that is asked. A member that is not there is not asked.
+    /// The requests that are due, each with the member that is asked. Of each member: whether it is there, and how long
+    /// it is still paused.
     pub fn due(
         &mut self,
         now: u64,
-        members: &[bool],
+        members: &[(bool, u64)],
         rng: &mut ChaCha8Rng,
-        oracle: &mut Oracle,
+        invariants: &mut Invariants,
     ) -> Vec<(usize, Input)> {
         let mut inputs = vec![];
         for number in 0..self.all.len() {
@@ -117,128 +117,195 @@ impl Clients {
             if client.request.is_some() || client.next_at > now || !(self.running || forced) {
                 continue;
             }
-            client.next_at = now + rng.random_range(1..200);
-            let at = rng.random_range(0..members.len());
-            if !members[at] {
+            client.next_at = now + if forced { 1 } else { rng.random_range(1..self.think_ms) };
+            let member =
+                if forced { client.next_member(members.len()) } else { rng.random_range(0..members.len()) };
+            let (there, paused) = members[member];
+            if !there {
                 continue;
             }
             let token = Token(self.next_token);
             self.next_token += 1;
-            let (asked, input) = client.ask(number, token, forced, rng, oracle);
-            client.request = Some(Request {
-                token,
-                member: at as u64 + 1,
-                since: now,
-                paused: 0,
-                shown: oracle.shown(),
-                asked,
-            });
+            let (asked, input) = client.ask(number, token, forced, rng, invariants);
+            let shown = invariants.linearizable.begins();
+            client.request = Some(Request { token, member, since: now, paused, shown, asked });
             self.forced &= !forced;
-            inputs.push((at, input));
+            inputs.push((member, input));
         }
         inputs
     }
 
+    /// Reads that wait at a member.
+    pub fn reading_at(&self, member: usize) -> Vec<Token> {
+        let requests = self.all.iter().filter_map(|c| c.request.as_ref());
+        requests.filter(|r| r.member == member && matches!(r.asked, Asked::Read)).map(|r| r.token).collect()
+    }
+
     /// An answer reached its client.
-    pub fn answer(&mut self, token: Token, outcome: Outcome, now: u64, oracle: &mut Oracle) {
+    pub fn answer(
+        &mut self,
+        token: Token,
+        outcome: Outcome,
+        now: u64,
+        invariants: &mut Invariants,
+        coverage: &mut Coverage,
+    ) {
         let asking = |c: &&mut Client| c.request.as_ref().is_some_and(|r| r.token == token);
         let Some(client) = self.all.iter_mut().find(asking) else { return };
         let Some(Request { since, paused, shown, asked, .. }) = client.request.take() else { return };
         let took = now - since;
         assert!(took <= ANSWER_MS_MAX + paused, "an answer after {took} ms");
         match (asked, outcome) {
-            (Asked::Write(value), Outcome::Written(result)) => {
-                let index = result.expect("a set of a file cannot be refused");
-                assert_eq!(self.applied.get(&value), Some(&index), "answered before it was applied");
-                oracle.answered(shown, index, true);
-                oracle.coverage.writes += 1;
-                client.current = Some(value);
+            (Asked::Write { key, value, compared }, Outcome::Written(Ok(event))) => {
+                coverage.note("writes");
+                self.written += 1;
+                invariants.linearizable.written(shown, event.index);
+                invariants.history.answered(&event);
+                assert!(
+                    key.contains(&event.node.key) || key == event.node.key,
+                    "{key:?}: answered {event:?}"
+                );
+                assert_eq!(event.node.value.as_ref(), Some(&value), "answered with another's event");
+                let before = event.prev_node.as_ref().and_then(|node| node.value.clone());
+                assert!(compared.is_none() || compared == before, "swapped {before:?} for {compared:?}");
             }
-            (Asked::Lease, Outcome::Written(result)) => {
-                oracle.answered(shown, result.expect("a set of a file cannot be refused"), true);
+            (Asked::Write { key, value, compared }, Outcome::Written(Err(error))) => {
+                coverage.note("cas refused");
+                invariants.linearizable.read(shown, error.index);
+                let there = invariants.history.value_at(&key, error.index);
+                let rightly = match error.code {
+                    ErrorCode::TestFailed => compared.is_some() && there.is_some() && there != compared,
+                    ErrorCode::KeyNotFound => there.is_none(),
+                    _ => false,
+                };
+                assert!(rightly, "{error} for {key:?}, which is {there:?}");
+                if !value.is_empty() {
+                    invariants.exactly_once.refused(value);
+                }
             }
             (Asked::Read, Outcome::Read(store)) => {
-                oracle.answered(shown, store.index(), false);
-                oracle.coverage.reads += 1;
-                oracle.coverage.slow_reads += u64::from(took > SLOW_READ_MS);
-                client.found(&store);
+                coverage.note("reads");
+                coverage.note_many("slow reads", u64::from(took > SLOW_READ_MS));
+                invariants.linearizable.read(shown, store.index());
+                client.look_at(&store, invariants);
             }
-            (Asked::Write(value), Outcome::Failed(Failure::Timeout)) => {
-                oracle.coverage.timeouts += 1;
-                client.unknown.insert(value);
+            (Asked::Write { .. }, Outcome::Failed(Failure::Timeout)) => coverage.note("timeouts"),
+            (Asked::Write { .. }, Outcome::Failed(Failure::Removed)) => coverage.note("told of a removal"),
+            (Asked::Write { value, .. }, Outcome::Failed(reason)) => {
+                let space = matches!(reason, Failure::NoRoom(_));
+                coverage.note(if space { "refused: no space" } else { "refused before the log" });
+                if !value.is_empty() {
+                    invariants.exactly_once.refused(value);
+                }
             }
-            (Asked::Write(value), Outcome::Failed(_)) => {
-                assert!(!self.applied.contains_key(&value), "refused, yet applied: {value:?}");
-                self.refused.insert(value);
-            }
-            (_, Outcome::Failed(_)) => {}
+            (Asked::Read, Outcome::Failed(_)) => {}
             (asked, _) => panic!("the wrong kind of answer to {asked:?}"),
         }
     }
 
     /// A member does nothing for a while.
-    pub fn member_pauses(&mut self, member: u64, ms: u64) {
+    pub fn member_pauses(&mut self, member: usize, ms: u64) {
         for request in self.all.iter_mut().filter_map(|c| c.request.as_mut()).filter(|r| r.member == member) {
             request.paused += ms;
         }
     }
 
-    /// A member is gone, and with it whatever it was asked.
-    pub fn member_crashed(&mut self, member: u64) {
+    /// A member is gone, and with it whatever it was asked. How many requests that is.
+    pub fn member_crashed(&mut self, member: usize) -> u64 {
+        let mut lost = 0;
         for client in &mut self.all {
-            if client.request.as_ref().is_some_and(|r| r.member == member)
-                && let Some(Request { asked: Asked::Write(value), .. }) = client.request.take()
-            {
-                client.unknown.insert(value);
+            if client.request.as_ref().is_some_and(|r| r.member == member) {
+                client.request = None;
+                lost += 1;
             }
         }
-    }
-
-    /// A change was applied somewhere: each takes effect once, at one index.
-    pub fn applied(&mut self, event: &Event) {
-        if let Some(value) = event.node.value.clone().filter(|value| !value.is_empty()) {
-            assert!(!self.refused.contains(&value), "applied after it was refused: {event:?}");
-            let index = *self.applied.entry(value).or_insert(event.index);
-            assert_eq!(index, event.index, "one write took effect twice: {event:?}");
-        }
+        lost
     }
 }
 
 impl Client {
+    fn next_member(&mut self, members: usize) -> usize {
+        self.forced_at += 1;
+        self.forced_at % members
+    }
+
     fn ask(
         &mut self,
         number: usize,
         token: Token,
         forced: bool,
         rng: &mut ChaCha8Rng,
-        oracle: &mut Oracle,
+        invariants: &mut Invariants,
     ) -> (Asked, Input) {
-        let kind = if forced { 0 } else { rng.random_range(0..10) };
-        if kind >= 6 {
+        let kind = if forced { 0 } else { rng.random_range(0..12) };
+        if kind >= 7 {
             return (Asked::Read, Input::Read { token });
         }
         self.writes += 1;
-        if kind == 5 {
-            let key = Key::parse(format!("/ttl/{number}-{}", self.writes).as_bytes());
-            let ttl = rng.random_range(100..5_000);
-            oracle.lease_asked(key.clone(), ttl);
-            let command =
-                Command::Set { key, value: Bytes::new(), dir: false, ttl: Some(ttl), refresh: false };
-            return (Asked::Lease, Input::Write { token, command });
-        }
+        let shared = |rng: &mut ChaCha8Rng| key(&format!("/shared/{}", rng.random_range(0..SHARED_KEYS)));
+        let (at, command, compared) = match kind {
+            5 | 6 => return self.ask_for_time(number, token, rng, invariants),
+            0 | 1 => (key(&format!("/own/{number}")), None, None),
+            2 => (shared(rng), None, None),
+            3 => match self.seen.clone() {
+                Some((key, seen)) => (key, Some(seen.clone()), Some(seen)),
+                None => (shared(rng), None, None),
+            },
+            _ => (key("/queue"), None, None),
+        };
         let value = Bytes::from(format!("{number}-{}", self.writes));
-        let key = Key::parse(self.key.as_bytes());
-        let command = Command::Set { key, value: value.clone(), dir: false, ttl: None, refresh: false };
-        (Asked::Write(value), Input::Write { token, command })
+        invariants.exactly_once.asked(value.clone());
+        let (key, new) = (at.clone(), value.clone());
+        let command = match command {
+            Some(prev_value) => Command::CompareAndSwap {
+                key,
+                compare: Compare { prev_value, prev_index: 0 },
+                value: new,
+                ttl: None,
+                refresh: false,
+            },
+            None if kind == 4 => Command::CreateInOrder { key, value: new, dir: false, ttl: None },
+            None => Command::Set { key, value: new, dir: false, ttl: None, refresh: false },
+        };
+        (Asked::Write { key: at, value, compared }, Input::Write { token, command })
     }
 
-    fn found(&mut self, store: &Store) {
-        let found = store.get(&Key::parse(self.key.as_bytes())).ok().and_then(|node| node.value);
-        if found == self.current {
-            return;
-        }
-        let unknown = found.as_ref().is_some_and(|value| self.unknown.remove(value));
-        assert!(unknown, "{}: read {found:?}, not {:?}", self.key, self.current);
-        self.current = found;
+    /// A new key with a time to live, or the last one anew.
+    fn ask_for_time(
+        &mut self,
+        number: usize,
+        token: Token,
+        rng: &mut ChaCha8Rng,
+        invariants: &mut Invariants,
+    ) -> (Asked, Input) {
+        // No two requests for one key ask for the same time, so that an expiry tells which of them it is due to.
+        let ttl = rng.random_range(TTL_MS) / TTL_STEP * TTL_STEP + self.writes % TTL_STEP;
+        let last = self.lease.take().filter(|_| rng.random_range(0..2) == 0);
+        let refresh = last.is_some();
+        let at = last.unwrap_or_else(|| key(&format!("/ttl/{number}-{}", self.writes)));
+        self.lease = Some(at.clone());
+        invariants.ttl.asked(at.clone(), ttl);
+        let command =
+            Command::Set { key: at.clone(), value: Bytes::new(), dir: false, ttl: Some(ttl), refresh };
+        (Asked::Write { key: at, value: Bytes::new(), compared: None }, Input::Write { token, command })
     }
+
+    fn look_at(&mut self, store: &Store, invariants: &Invariants) {
+        for number in 0..SHARED_KEYS {
+            let key = key(&format!("/shared/{number}"));
+            invariants.history.read(store, &key);
+            if let Ok(node) = store.get(&key)
+                && node.modified % SHARED_KEYS == number
+            {
+                self.seen = node.value.map(|value| (key, value));
+            }
+        }
+        if let Some(lease) = &self.lease {
+            invariants.history.read(store, lease);
+        }
+    }
+}
+
+fn key(path: &str) -> Key {
+    Key::parse(path.as_bytes())
 }

@@ -7,7 +7,8 @@
 //! - Term, vote and commit belong to the entries that they were written with; the commit is never behind the checkpoint.
 //! - The state is that of the newest checkpoint, or of the one before; the log reaches back to either.
 
-use crate::disk::Disk;
+use crate::coverage::Coverage;
+use crate::disk::{Disk, Job};
 use quorate::replica::{LogPosition, LogWrite, MemberInfo, Recovered, State};
 use quorate::storage::{DataDir, Storage};
 use quorate::store::{ClusterTime, Command, HistoryLimits, Key};
@@ -153,21 +154,22 @@ impl MemberDisk for Disk {
     }
 
     fn write(&mut self, write: &Write) {
-        self.apply(&write.log_write());
+        self.done(&Job::Write(write.log_write()));
     }
 
     fn checkpoint(&mut self, state: &State) -> LogPosition {
-        Disk::checkpoint(self, state, LIMITS)
+        self.checkpointed(state, LIMITS)
     }
 
     fn compact(&mut self, upto: LogPosition) {
-        Disk::compact(self, upto);
+        self.done(&Job::Compact(upto));
     }
 
     fn crash(&mut self, under_way: &[Write], rng: &mut ChaCha8Rng) -> Recovered {
-        self.pending.extend(under_way.iter().map(|write| (0, write.log_write())));
-        Disk::crash(self, rng);
-        self.recover(None, rng)
+        self.queue.extend(under_way.iter().map(|write| (0, Job::Write(write.log_write()))));
+        let mut coverage = Coverage::default();
+        Disk::crash(self, rng, &mut coverage);
+        self.recover(None, rng, &mut coverage)
     }
 }
 

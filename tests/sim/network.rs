@@ -1,10 +1,15 @@
 //! The network between members: a message may be lost, late, twice or out of order, and members may be cut off from
 //! each other, one way or both.
 
-use crate::options::{Bug, Options};
+mod partition;
+
+use crate::bugs::Bug;
+use crate::coverage::Coverage;
+use crate::options::Options;
+use partition::Shape;
 use quorate::proto::command::Batch;
 use quorate::proto::peer::Beacon;
-use quorate::replica::State;
+use quorate::replica::{Refused, State};
 use raft::eraftpb::Message;
 use rand::{Rng as _, RngExt as _};
 use rand_chacha::ChaCha8Rng;
@@ -17,6 +22,10 @@ pub enum Wire {
     SnapshotSent(bool),
     Connected,
     Unreachable,
+    /// A connection is tried.
+    Hello,
+    /// The receiver of something does not count the sender among the members any more.
+    Disowned(Refused),
 }
 
 pub struct Packet {
@@ -24,6 +33,9 @@ pub struct Packet {
     pub to: u64,
     pub wire: Wire,
 }
+
+/// How late a straggler may be.
+const STRAGGLER_MS: u64 = 2_000;
 
 pub struct Network {
     /// By when they arrive, and the order in which they were sent.
@@ -33,6 +45,7 @@ pub struct Network {
     cut: BTreeSet<(u64, u64)>,
     loss_percent: u32,
     duplicate_percent: u32,
+    straggler_percent: u32,
     delay_ms: u64,
     bug: Option<Bug>,
 }
@@ -45,6 +58,7 @@ impl Network {
             cut: BTreeSet::new(),
             loss_percent: options.loss_percent,
             duplicate_percent: options.duplicate_percent,
+            straggler_percent: options.straggler_percent,
             delay_ms: options.delay_ms,
             bug: options.bug,
         }
@@ -64,7 +78,8 @@ impl Network {
             }
             return;
         }
-        let at = now + rng.random_range(1..=self.delay_ms);
+        let straggler = rng.random_range(0..100) < self.straggler_percent;
+        let at = now + rng.random_range(1..=if straggler { STRAGGLER_MS } else { self.delay_ms });
         if let Wire::Frame(messages, forwarded, beacon) = &mut wire {
             if let Some(beacon) = beacon.as_mut().filter(|_| self.bug == Some(Bug::WallClock)) {
                 beacon.time_ms = now + from * 10_000;
@@ -104,40 +119,58 @@ impl Network {
         self.put(until, packet);
     }
 
+    /// Its machine lost power, and with it what it had not sent yet.
+    pub fn forget_from(&mut self, member: u64) {
+        self.packets
+            .retain(|_, p| p.from != member || matches!(p.wire, Wire::SnapshotSent(_) | Wire::Unreachable));
+    }
+
     pub fn is_cut(&self, from: u64, to: u64) -> bool {
         self.cut.contains(&(from, to))
     }
 
-    /// Cuts a random set of directed pairs, or none. What was cut and is not any more is connected anew.
-    pub fn partition(&mut self, now: u64, members: u64, rng: &mut ChaCha8Rng) {
-        let before = std::mem::take(&mut self.cut);
-        let kind = rng.random_range(0..4);
-        let lonely = rng.random_range(1..=members);
-        for a in 1..=members {
-            for b in 1..=members {
-                let cut = match kind {
-                    0 => false,
-                    1 => (a == lonely) != (b == lonely),
-                    2 => a == lonely && b != lonely,
-                    _ => a != b && rng.random_range(0..3) == 0,
-                };
-                if cut {
-                    self.cut.insert((a, b));
+    /// Another partition, or none. What was cut and is not any more is connected anew.
+    pub fn partition(&mut self, now: u64, members: &[u64], rng: &mut ChaCha8Rng, coverage: &mut Coverage) {
+        let (shape, name) = Shape::draw(rng);
+        coverage.note(name);
+        let cut = shape.cut(members, rng);
+        self.change(now, cut, rng);
+    }
+
+    /// No faults within `core`; who is not in it cannot be heard (`inward`) or does not hear.
+    pub fn heal_among(
+        &mut self,
+        now: u64,
+        core: &BTreeSet<u64>,
+        apart: impl Fn(u64, u64) -> bool,
+        members: &[u64],
+        rng: &mut ChaCha8Rng,
+    ) {
+        self.calm();
+        let mut cut = BTreeSet::new();
+        for a in members {
+            for b in members.iter().filter(|b| *b != a) {
+                if !(core.contains(a) && core.contains(b)) && apart(*a, *b) {
+                    cut.insert((*a, *b));
                 }
             }
         }
-        self.reconnect(now, before, rng);
+        self.change(now, cut, rng);
     }
 
     /// Ends all faults.
     pub fn heal(&mut self, now: u64, rng: &mut ChaCha8Rng) {
-        let before = std::mem::take(&mut self.cut);
-        (self.loss_percent, self.duplicate_percent) = (0, 0);
-        self.delay_ms = self.delay_ms.min(10);
-        self.reconnect(now, before, rng);
+        self.calm();
+        self.change(now, BTreeSet::new(), rng);
     }
 
-    fn reconnect(&mut self, now: u64, before: BTreeSet<(u64, u64)>, rng: &mut ChaCha8Rng) {
+    fn calm(&mut self) {
+        (self.loss_percent, self.duplicate_percent, self.straggler_percent) = (0, 0, 0);
+        self.delay_ms = self.delay_ms.min(10);
+    }
+
+    fn change(&mut self, now: u64, cut: BTreeSet<(u64, u64)>, rng: &mut ChaCha8Rng) {
+        let before = std::mem::replace(&mut self.cut, cut);
         for (from, to) in before {
             if !self.cut.contains(&(from, to)) && rng.random_range(0..2) == 0 {
                 let at = now + rng.random_range(1..300);

@@ -1,81 +1,61 @@
-//! Members, their disks and their clocks, and the faults that befall them.
-//!
-//! Time goes from one thing that is due to the next. Members crash between any two effects, pause (what is sent to
-//! them meanwhile arrives afterwards), and have clocks that are faster or slower than real time.
+//! Members, what they live on, and time, which goes from one thing that is due to the next.
 
+mod disks;
 mod effects;
 mod faults;
+mod handshake;
+mod lives;
+mod operator;
+mod phases;
 
+use crate::bugs::Bug;
 use crate::clients::Clients;
+use crate::coverage::Coverage;
 use crate::disk::Disk;
+use crate::invariants::Invariants;
+use crate::invariants::ttl::TimesToLive;
+use crate::invariants::watches::Watcher;
+use crate::member::Member;
 use crate::network::{Network, Packet, Wire};
-use crate::options::{Bug, Options};
-use crate::oracle::{Coverage, Oracle};
+use crate::options::Options;
+use crate::trace::Trace;
 use faults::Faults;
-use quorate::replica::{Input, MemberInfo, Replica, ReplicaConfig, Reply, State};
+use operator::Operator;
+use quorate::replica::{Input, MemberInfo, Reply, State};
 use quorate::store::HistoryLimits;
-use rand::{Rng as _, RngExt as _, SeedableRng};
+use raft::eraftpb::MessageType;
+use rand::{RngExt as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-const TICK_MS: u64 = 100;
-const KEEP_CLOCK_MS: u64 = 1_000;
+pub const TICK_MS: u64 = 100;
+const TICK: Duration = Duration::from_millis(TICK_MS);
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
+const WATCHERS: usize = 3;
 
-struct Member {
-    id: u64,
-    replica: Option<Replica>,
-    disk: Disk,
-    /// How fast its clock is, by the thousand, and when its process started.
-    clock_permille: u64,
-    booted: u64,
-    next_tick: u64,
-    wake_at: Option<u64>,
-    paused_until: u64,
-    down_until: u64,
-    crash_at: Option<u64>,
-    boots: u64,
-    checkpointed: u64,
-    /// The last event that watchers were told of.
-    watched: u64,
-    dirty: bool,
-}
-
-impl Member {
-    fn clock(&self, now: u64) -> Duration {
-        Duration::from_micros((now - self.booted) * self.clock_permille)
-    }
-
-    /// When its clock will show this.
-    fn when(&self, clock: Duration) -> u64 {
-        self.booted + (clock.as_micros() as u64).div_ceil(self.clock_permille)
-    }
-
-    fn leads(&self) -> bool {
-        self.replica.as_ref().is_some_and(|r| r.standing().leads)
-    }
-
-    fn next_at(&self) -> u64 {
-        if self.replica.is_none() {
-            return self.down_until;
-        }
-        let disk = self.disk.pending.front().map(|(due, _)| *due);
-        let next = [Some(self.next_tick), self.wake_at, disk].into_iter().flatten().min();
-        let next = next.unwrap_or(self.next_tick).max(self.paused_until);
-        self.crash_at.map_or(next, |crash| crash.min(next))
-    }
-}
+/// In so long a member that was paused gets what was sent to it meanwhile.
+const RESUME_MS: u64 = 20;
 
 pub struct World {
     now: u64,
     rng: ChaCha8Rng,
     options: Options,
+    /// The member with id `n` is at `n - 1`.
     members: Vec<Member>,
     network: Network,
     clients: Clients,
-    oracle: Oracle,
+    watchers: Vec<Watcher>,
+    invariants: Invariants,
+    coverage: Coverage,
+    trace: Trace,
     faults: Faults,
+    operator: Operator,
+    /// What every founding member begins with.
+    founding: State,
+    /// Whom clients may ask; all by default.
+    reachable: Vec<bool>,
+    /// No more faults of its own making.
+    healing: bool,
 }
 
 impl World {
@@ -83,165 +63,102 @@ impl World {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let infos = (1..=options.members)
             .map(|id| (id, MemberInfo { name: format!("m{id}"), ..MemberInfo::default() }));
-        let limits = HistoryLimits { events: options.history, bytes: 1 << 20 };
-        let state = State::founding(7, infos.collect(), limits);
+        let state = State::founding(7, infos.collect(), history_limits(&options));
         let drift = options.drift_permille;
-        let members = (1..=options.members)
-            .map(|id| Member {
-                id,
-                replica: None,
-                disk: Disk::founding(&state, options.bug),
-                clock_permille: rng.random_range(1_000 - drift..=1_000 + drift),
-                booted: 0,
-                next_tick: 0,
-                wake_at: None,
-                paused_until: 0,
-                down_until: 0,
-                crash_at: None,
-                boots: 0,
-                checkpointed: 1,
-                watched: 0,
-                dirty: false,
+        let members: Vec<Member> = (1..=options.members)
+            .map(|id| {
+                let rate = rng.random_range(1_000 - drift..=1_000 + drift);
+                Member::new(id, Disk::founding(&state, options.bug), rate)
             })
             .collect();
         Self {
             now: 0,
             rng,
+            reachable: vec![true; members.len()],
             members,
             network: Network::new(&options),
-            clients: Clients::new(options.clients),
-            oracle: Oracle::new(drift),
+            clients: Clients::new(options.clients, options.think_ms),
+            watchers: (0..WATCHERS).map(|_| Watcher::new()).collect(),
+            invariants: Invariants::new(TimesToLive::new(drift, late_ms_max(&options))),
+            coverage: Coverage::default(),
+            trace: Trace::new(),
             faults: Faults::default(),
+            operator: Operator::default(),
+            founding: state,
+            healing: false,
             options,
         }
     }
 
     pub fn trace_hash(&self) -> u64 {
-        self.oracle.trace_hash()
+        self.trace.hash()
     }
 
-    pub fn coverage(&self) -> Coverage {
-        self.oracle.coverage
+    pub fn coverage(mut self) -> Coverage {
+        self.coverage.note_many("expiries", self.invariants.ttl.expired);
+        self.coverage.note_max("max ms that an expiry was late", self.invariants.ttl.latest_ms);
+        self.coverage.note_many("simulated ms", self.now);
+        self.coverage
     }
 
-    /// Runs for some simulated time with faults of every kind that the options allow.
-    pub fn run_faults(&mut self, ms: u64) {
-        let end = self.now + ms;
-        while self.now < end {
-            self.inject(end);
-            self.step(self.faults.next_at().min(end));
-        }
+    fn has_bug(&self, bug: Bug) -> bool {
+        self.options.bug == Some(bug)
     }
 
-    /// Ends all faults; then the cluster must get everything done, and all members must come to one state.
-    pub fn heal_and_converge(&mut self) {
-        self.network.heal(self.now, &mut self.rng);
-        (self.options.install_ms, self.options.crash_at_write) = (0, 0);
-        self.options.sync_ms = self.options.sync_ms.min(10);
-        for member in &mut self.members {
-            member.paused_until = 0;
-            member.down_until = 0;
-            member.crash_at = None;
-        }
-        let healed = self.now;
-        self.clients.stop();
-        loop {
-            self.step(self.now + TICK_MS);
-            let states = || self.members.iter().map(|m| m.replica.as_ref().map(Replica::state));
-            let applied: BTreeSet<_> = states().map(|s| s.map(|s| s.applied)).collect();
-            let leases = states().flatten().map(|s| s.store.ttl_count()).max();
-            let settled =
-                self.now > healed + 10_000 && applied.len() == 1 && self.clients.idle() && leases == Some(0);
-            if settled {
-                break;
-            }
-            assert!(
-                self.now < healed + 60_000,
-                "a healed cluster did not settle: {applied:?}, {leases:?} leases"
-            );
-        }
-        self.clients.force_one_more_write(self.now);
-        let begun = self.now;
-        while !self.clients.idle() {
-            self.step(self.now + TICK_MS);
-            assert!(self.now < begun + 10_000, "a healed cluster takes no writes");
-        }
-    }
-
-    fn boot(&mut self, at: usize) {
-        let first_tick = self.rng.random_range(0..TICK_MS);
-        let member = &mut self.members[at];
-        member.boots += 1;
-        member.booted = self.now;
-        member.next_tick = self.now + 1 + first_tick;
-        let config = ReplicaConfig {
-            incarnation: member.id,
-            strict_reconfig: true,
-            id: member.id,
-            session: member.id << 32 | member.boots,
-            seed: self.rng.next_u64(),
-            election_ticks: self.options.election_ticks as usize,
-            request_timeout: REQUEST_TIMEOUT,
-        };
-        let clock = member.disk.clock.map(|(term, time, noted)| match self.options.bug {
-            Some(Bug::LeaderlessTime) => (term, time.plus(self.now - noted)),
-            _ => (term, time),
-        });
-        let recovered = member.disk.recover(clock, &mut self.rng);
-        let replica = Replica::new(config, recovered, Duration::ZERO).expect("a member starts from its disk");
-        member.checkpointed = replica.state().applied.index;
-        member.watched = replica.state().store.index();
-        member.replica = Some(replica);
-        let id = member.id;
-        for peer in (1..=self.options.members).filter(|peer| *peer != id) {
-            self.input(at, Input::Connected { peer });
-            self.network.hold(Packet { from: id, to: peer, wire: Wire::Connected }, self.now + 5);
-        }
-        self.flush(at);
+    fn ids(&self) -> Vec<u64> {
+        self.members.iter().map(|m| m.id).collect()
     }
 
     /// Goes on to the next moment at which something is due, or to `until`.
     fn step(&mut self, until: u64) {
         let members = self.members.iter().map(Member::next_at);
+        let watchers = self.watchers.iter().filter(|w| w.at.is_none()).map(|w| w.back_at);
         let others = [self.network.next_at(), self.clients.next_at(), Some(until)];
-        let next = members.chain(others.into_iter().flatten()).min().unwrap_or(until).max(self.now + 1);
-        self.oracle.time_passed(next - self.now, self.members.iter().any(Member::leads));
+        let next = members.chain(watchers).chain(others.into_iter().flatten()).min().unwrap_or(until);
+        let next = next.max(self.now + 1);
+        self.invariants.ttl.time_passed(next - self.now, self.members.iter().any(Member::leads));
         self.now = next;
         for at in 0..self.members.len() {
             let member = &self.members[at];
             if member.crash_at.is_some_and(|crash| crash <= self.now) {
                 self.crash(at);
-            } else if member.replica.is_none() && member.down_until <= self.now {
+            } else if member.replica.is_none() && !member.gone && member.down_until <= self.now {
                 self.boot(at);
             }
         }
+        // Of what waited for a member that was paused, anything may come first.
+        let requests_first = self.rng.random_range(0..2) == 0;
+        if requests_first {
+            self.take_backlog();
+        }
         self.deliver();
-        let running: Vec<bool> = (0..self.members.len()).map(|at| self.runs(at)).collect();
-        for at in (0..running.len()).filter(|at| running[*at]) {
-            self.sync_disk(at);
-            self.maybe_tick(at);
+        self.take_backlog();
+        for at in 0..self.members.len() {
+            if self.members[at].runs(self.now) {
+                self.sync_disk(at);
+                self.finish_checkpoint(at);
+                self.maybe_tick(at);
+            }
         }
-        for (at, input) in self.clients.due(self.now, &running, &mut self.rng, &mut self.oracle) {
-            self.request(at, input);
-        }
-        for (at, runs) in running.into_iter().enumerate() {
+        self.let_clients_ask();
+        for at in 0..self.members.len() {
             let member = &self.members[at];
-            if runs && (member.dirty || member.wake_at.is_some_and(|wake| wake <= self.now)) {
+            let wakes = member.wake_at.is_some_and(|wake| member.clock.when(wake) <= self.now);
+            if member.runs(self.now) && (member.dirty || wakes) {
                 self.flush(at);
             }
         }
-    }
-
-    fn runs(&self, at: usize) -> bool {
-        self.members[at].replica.is_some() && self.members[at].paused_until <= self.now
+        self.let_watchers_resume();
+        self.start_joining();
     }
 
     fn input(&mut self, at: usize, input: Input) {
         let member = &mut self.members[at];
-        let clock = member.clock(self.now);
+        let now = member.clock.read(self.now);
         if let Some(replica) = &mut member.replica {
+            note_input(&mut self.trace, self.now, at, &input);
             member.dirty = true;
-            replica.step(clock, input);
+            replica.step(now, input);
         }
     }
 
@@ -250,12 +167,12 @@ impl World {
             let at = (packet.to - 1) as usize;
             let member = &self.members[at];
             if member.replica.is_some() && member.paused_until > self.now {
-                let until = member.paused_until;
+                let until = member.paused_until + self.rng.random_range(0..RESUME_MS);
                 self.network.hold(packet, until);
                 continue;
             }
             let Packet { from, to, wire } = packet;
-            let lost = member.replica.is_none() || self.network.is_cut(from, to);
+            let lost = member.replica.is_none() || self.network.is_cut(from, to) || !self.greets(from, to);
             let input = match wire {
                 Wire::SnapshotSent(ok) => Input::SnapshotSent { peer: from, ok },
                 Wire::Unreachable => Input::Unreachable { peer: from },
@@ -267,9 +184,22 @@ impl World {
                     }
                     Input::Snapshot { message, state }
                 }
+                Wire::Disowned(how) => {
+                    self.disown(at, how);
+                    continue;
+                }
+                Wire::Hello => continue,
                 _ if lost => continue,
                 Wire::Connected => Input::Connected { peer: from },
                 Wire::Frame(messages, forwarded, beacon) => {
+                    let answers =
+                        |m: &raft::eraftpb::Message| m.get_msg_type() == MessageType::MsgReadIndexResp;
+                    if self.has_bug(Bug::ReadsBeforeApplied) && messages.iter().any(answers) {
+                        for token in self.clients.reading_at(at) {
+                            self.answer(at, Reply::Read { token });
+                        }
+                    }
+                    let (from, messages) = self.attribute_by_bug(from, at, messages);
                     Input::Frame { from, messages, forwarded, beacon }
                 }
             };
@@ -277,78 +207,102 @@ impl World {
         }
     }
 
-    fn sync_disk(&mut self, at: usize) {
-        let mut done = None;
-        let mut sends = vec![];
-        let member = &mut self.members[at];
-        while member.disk.pending.front().is_some_and(|(due, _)| *due <= self.now) {
-            let Some((_, write)) = member.disk.pending.pop_front() else { break };
-            member.disk.apply(&write);
-            self.oracle.coverage.installs += u64::from(write.install.is_some());
-            self.oracle.logged(&write);
-            done = Some(write.number);
-            sends.extend(write.then_send);
-        }
-        if let Some(number) = done {
-            self.input(at, Input::Persisted { number });
-        }
-        for message in sends {
-            self.send(at, message.to, Wire::Frame(vec![message], vec![], None));
-        }
-    }
-
     fn maybe_tick(&mut self, at: usize) {
         let member = &mut self.members[at];
-        if member.next_tick > self.now {
+        let clock = member.clock.read(self.now);
+        if member.replica.is_none() || member.next_tick > clock {
             return;
         }
-        member.next_tick = self.now + TICK_MS;
+        // After a pause one tick, as the driver does.
+        member.next_tick = clock + TICK;
         self.input(at, Input::Tick);
-        let member = &mut self.members[at];
-        let noted = member.disk.clock.map_or(0, |(_, _, noted)| noted);
-        if self.now >= noted + KEEP_CLOCK_MS
-            && let Some(replica) = &member.replica
-        {
-            let (term, time) = replica.vouched_time(member.clock(self.now));
-            member.disk.clock = Some((term, time, self.now));
-        }
+        self.keep_clock(at);
+        self.look_at_space(at);
+        self.publish(at);
+        self.try_to_connect(at);
     }
 
-    fn request(&mut self, at: usize, input: Input) {
-        if let Input::Read { token } = input
-            && self.may_read_by_bug(at)
-        {
-            self.answer(at, Reply::Read { token });
-        } else {
-            self.input(at, input);
+    fn let_clients_ask(&mut self) {
+        let asked = self.members.iter().zip(&self.reachable);
+        let there = asked.map(|(m, reachable)| {
+            (*reachable && m.replica.is_some(), m.paused_until.saturating_sub(self.now))
+        });
+        let there: Vec<_> = there.collect();
+        for (at, input) in self.clients.due(self.now, &there, &mut self.rng, &mut self.invariants) {
+            self.members[at].backlog.push(input);
         }
+        self.take_backlog();
     }
 
-    fn flush(&mut self, at: usize) {
-        loop {
-            let member = &mut self.members[at];
-            member.dirty = false;
-            let clock = member.clock(self.now);
-            let Some(replica) = &mut member.replica else { return };
-            let effects = replica.flush(clock).expect("no invariant is broken");
-            member.wake_at = effects.wake_at.map(|wake| member.when(wake));
-            // Asking for an hour that has struck is asking to be run in circles.
-            assert!(member.wake_at.is_none_or(|wake| wake > self.now), "it never rests");
-            self.carry_out(at, effects);
-            self.check(at);
-            if !self.members[at].dirty {
-                return;
+    fn take_backlog(&mut self) {
+        for at in 0..self.members.len() {
+            if !self.members[at].runs(self.now) {
+                continue;
+            }
+            for input in std::mem::take(&mut self.members[at].backlog) {
+                match input {
+                    Input::Read { token } if self.may_read_by_bug(at) => {
+                        self.answer(at, Reply::Read { token });
+                    }
+                    input => self.input(at, input),
+                }
             }
         }
     }
+}
 
-    /// What must hold after every step.
-    fn check(&mut self, at: usize) {
-        let member = &self.members[at];
-        let Some(replica) = &member.replica else { return };
-        let state = replica.state();
-        self.oracle.standing(member.id, replica.standing());
-        self.oracle.state(state);
-        assert_eq!(member.watched, state.store.index(), "watchers of {} miss what is applied", member.id);
+fn history_limits(options: &Options) -> HistoryLimits {
+    HistoryLimits { events: options.history, bytes: 1 << 20 }
+}
+
+/// By how much cluster time may have passed a deadline when the key goes: a leader that cannot commit goes on counting
+/// until it is replaced, and one that was paused counts on as if it had not been.
+fn late_ms_max(options: &Options) -> u64 {
+    let election = 2 * options.election_ticks * TICK_MS;
+    let pause = if options.pause_every_ms > 0 { faults::PAUSE_MS.end } else { 0 };
+    let jump = if options.clock_jump_every_ms > 0 { faults::JUMP_MS.end } else { 0 };
+    let mut disk = options.sync_ms + options.install_ms;
+    if options.disk_trouble_every_ms > 0 {
+        disk = 20 * disk + faults::SPACE_MS.end;
+    }
+    1_000 + 3 * election + 2 * pause + 2 * jump + 4 * (disk + options.delay_ms)
+}
+
+/// Raft's messages by their numbers; noted with sender, term, index, log term, commit, entries, refusal.
+const MESSAGES: [&str; 19] = [
+    "Hup",
+    "Beat",
+    "Propose",
+    "Append",
+    "AppendResponse",
+    "RequestVote",
+    "RequestVoteResponse",
+    "Snapshot",
+    "Heartbeat",
+    "HeartbeatResponse",
+    "Unreachable",
+    "SnapStatus",
+    "CheckQuorum",
+    "TransferLeader",
+    "TimeoutNow",
+    "ReadIndex",
+    "ReadIndexResp",
+    "RequestPreVote",
+    "RequestPreVoteResponse",
+];
+
+fn note_input(trace: &mut Trace, now: u64, at: usize, input: &Input) {
+    match input {
+        Input::Frame { from, messages, forwarded, beacon } => {
+            let time = beacon.map_or(0, |b| b.time_ms);
+            trace.note(now, at, "frame from, forwarded, time", &[*from, forwarded.len() as u64, time]);
+            for m in messages {
+                let [entries, reject] = [m.entries.len() as u64, u64::from(m.reject)];
+                let name = MESSAGES[m.get_msg_type() as usize];
+                trace.note(now, at, name, &[m.from, m.term, m.index, m.log_term, m.commit, entries, reject]);
+            }
+        }
+        Input::Snapshot { state, .. } => trace.note(now, at, "snapshot", &[state.applied.index]),
+        other => trace.note_debug(now, at, other),
     }
 }

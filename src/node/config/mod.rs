@@ -56,8 +56,7 @@ pub struct Config {
     pub election_timeout: Duration,
     /// Applied log entries between checkpoints at the most.
     pub snapshot_count: u64,
-    /// Bytes of log between checkpoints: as many as the keyspace has, but at least this. The log that is kept is between
-    /// one and two times as large.
+    /// Bytes of log between checkpoints: as many as the keyspace has, but at least this. Once to twice that is kept.
     pub log_bytes_min: u64,
     /// The same, but at most this, unless `log_bytes_min` is more.
     pub log_bytes_max: u64,
@@ -65,6 +64,10 @@ pub struct Config {
     pub history_events: usize,
     /// Events kept for watchers that come back: bytes at most.
     pub history_bytes: usize,
+    /// Bytes of keys and values that the keyspace may reach; 0: as many as the disk has room for.
+    pub quota_backend_bytes: u64,
+    /// Free disk space below which writes are refused; `None`: 64 MiB, or a tenth of the file system if that is less.
+    pub disk_reserve_bytes: Option<u64>,
     /// The largest request body that a client may send, in bytes.
     pub max_request_bytes: usize,
     /// Origins that browsers may send requests from; `*` for any.
@@ -98,6 +101,8 @@ impl Default for Config {
             log_bytes_max: 64 << 20,
             history_events: 100_000,
             history_bytes: 64 << 20,
+            quota_backend_bytes: 0,
+            disk_reserve_bytes: None,
             max_request_bytes: 1_572_864,
             cors: Vec::new(),
             log_level: "info".to_owned(),

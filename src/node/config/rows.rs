@@ -365,6 +365,30 @@ pub(super) static FLAGS: &[Flag] = &[
     ),
     text(
         Tuning,
+        "quota-backend-bytes",
+        "BYTES",
+        "0",
+        "3.0",
+        "Keys and values that the keyspace may reach; 0: as many as the disk has room for",
+        |d, v| {
+            d.config.quota_backend_bytes = number(v)?;
+            Ok(())
+        },
+    ),
+    text(
+        Tuning,
+        "disk-reserve-bytes",
+        "BYTES",
+        "64 MiB, at most a tenth of the disk",
+        "quorate",
+        "Free space below which writes are refused; deletes, reads and watches go on",
+        |d, v| {
+            d.config.disk_reserve_bytes = Some(number(v)?);
+            Ok(())
+        },
+    ),
+    text(
+        Tuning,
         "max-request-bytes",
         "BYTES",
         "1572864",
@@ -454,6 +478,5 @@ pub(super) static FLAGS: &[Flag] = &[
     refused("wal-dir", "DIR", "it is not supported, the log is kept in -data-dir"),
     refused("config-file", "FILE", "it is not supported, use flags or the environment"),
     refused("listen-metrics-urls", "URLS", "it is not supported, metrics are served with the client URLs"),
-    refused("quota-backend-bytes", "BYTES", "it is not supported yet"),
     refused("experimental-v3demo", "", "there is no v3 API here"),
 ];

@@ -150,7 +150,7 @@ fn the_other_settings() {
     let config = config(
         "--name=n1 -data-dir n1 -snapshot-count 5 --heartbeat-interval 50 --election-timeout=500 \
          -cors http://a,http://b -force-new-cluster --strict-reconfig-check=false -history-events 7 \
-         -history-bytes 8 -log-bytes-min 3 -log-bytes-max 4 -max-request-bytes 9 -debug -initial-cluster-token tok -name n2 -enable-v2=true",
+         -history-bytes 8 -quota-backend-bytes 6 -disk-reserve-bytes 2 -log-bytes-min 3 -log-bytes-max 4 -max-request-bytes 9 -debug -initial-cluster-token tok -name n2 -enable-v2=true",
     );
     let expected = Config {
         name: "n2".to_owned(),
@@ -163,6 +163,8 @@ fn the_other_settings() {
         strict_reconfig_check: false,
         history_events: 7,
         history_bytes: 8,
+        quota_backend_bytes: 6,
+        disk_reserve_bytes: Some(2),
         log_bytes_min: 3,
         log_bytes_max: 4,
         max_request_bytes: 9,
