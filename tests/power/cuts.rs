@@ -34,7 +34,7 @@ pub fn run(members: usize, cuts: u64, seed: u64) -> Figures {
     start_through_cuts(&mut cluster, &everybody, &mut figures, &mut rng);
     let ports: Vec<u16> = cluster.members.iter().map(|member| member.client_port).collect();
     let load = Load::start(&ports, 4);
-    while figures.cuts < cuts {
+    loop {
         std::thread::sleep(Duration::from_millis(rng.random_range(50..900)));
         let victims = draw_victims(members, &mut rng);
         if rng.random_range(0..2) == 0 {
@@ -53,6 +53,9 @@ pub fn run(members: usize, cuts: u64, seed: u64) -> Figures {
                 let cut = figures.cuts;
                 panic!("seed {seed}, cut {cut} ({fates:?}): member {at} lost what was acknowledged: {wrong}");
             }
+        }
+        if figures.cuts >= cuts {
+            break;
         }
     }
     figures.acknowledged = load.stop();
