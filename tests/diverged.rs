@@ -72,7 +72,10 @@ async fn a_member_that_differs_raises_an_alarm_and_serves_nothing_even_after_a_r
     // It does not count for a quorum: with one of the others gone there is none.
     second.shutdown().await.unwrap();
     let lonely = tokio::time::timeout(Duration::from_secs(2), first.handle().set("/k", "4", None)).await;
-    assert!(!matches!(lonely, Ok(Ok(_))), "a write was acknowledged with the vote of the member that differs");
+    assert!(
+        !matches!(lonely, Ok(Ok(_))),
+        "a write was acknowledged with the vote of the member that differs"
+    );
 
     third.shutdown().await.unwrap();
     let refused = start(2).await.err().expect("it must not start again");

@@ -120,7 +120,7 @@ async fn change<B: Backend>(app: &App<B>, request: Request<Incoming>) -> Answer<
     let body = match body::read(request.into_body(), BODY_BYTES_MAX, app.config.body_timeout).await {
         Ok(body) => body,
         Err(error) => {
-            let Refusal(status, text) = unread(&error);
+            let Refusal(status, text) = unread(error);
             return answer::closing(message(status, &text));
         }
     };
@@ -136,7 +136,7 @@ async fn change<B: Backend>(app: &App<B>, request: Request<Incoming>) -> Answer<
     }
 }
 
-fn unread(error: &BodyError) -> Refusal {
+fn unread(error: BodyError) -> Refusal {
     let (status, text) = match error {
         BodyError::TooLarge => {
             let text = format!("the request body is larger than {BODY_BYTES_MAX} bytes");
@@ -252,7 +252,8 @@ mod tests {
 
     #[test]
     fn urls_are_checked_as_etcd_does() {
-        let table: [(&[&str], Result<&[&str], &str>); 9] = [
+        type Checked = Result<&'static [&'static str], &'static str>;
+        let table: [(&[&str], Checked); 9] = [
             (&["http://b:2", "http://a:1/"], Ok(&["http://a:1", "http://b:2"])),
             (&["https://[::1]:7001"], Ok(&["https://[::1]:7001"])),
             (&[], Err("no valid URLs given")),

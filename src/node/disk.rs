@@ -73,11 +73,11 @@ impl LogThread {
         while let Some(job) = next.take() {
             match job {
                 DiskJob::Compact(base) => {
-                    self.write(std::mem::take(&mut gathered))?;
+                    self.write(&std::mem::take(&mut gathered))?;
                     self.when_there_is_space(0, || self.log.compact(base))?;
                 }
                 DiskJob::Write(write) if write.install.is_some() => {
-                    self.write(std::mem::take(&mut gathered))?;
+                    self.write(&std::mem::take(&mut gathered))?;
                     self.install(write)?;
                 }
                 DiskJob::Write(write) => gathered.add(write),
@@ -86,10 +86,10 @@ impl LogThread {
                 next = self.jobs.try_recv().ok();
             }
         }
-        self.write(gathered)
+        self.write(&gathered)
     }
 
-    fn write(&self, gathered: Gathered) -> Result<(), StorageError> {
+    fn write(&self, gathered: &Gathered) -> Result<(), StorageError> {
         let Some(number) = gathered.number else { return Ok(()) };
         if !gathered.entries.is_empty() || gathered.hard_state.is_some() {
             let bytes = gathered.entries.iter().map(|entry| entry.data.len() as u64 + 64).sum();

@@ -117,7 +117,9 @@ impl Pending {
 
     /// Gives up everything.
     pub(super) fn drain(&mut self, mut failed: impl FnMut(Token)) {
-        std::mem::take(&mut self.entries).into_values().for_each(|entry| failed(entry.token));
+        for entry in std::mem::take(&mut self.entries).into_values() {
+            failed(entry.token);
+        }
         self.lost.clear();
         self.bytes = 0;
     }

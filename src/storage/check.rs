@@ -60,7 +60,9 @@ fn check_small_files(data_dir: &DataDir, report: &mut CheckReport) -> Result<(),
     let mut check_hint = |path: &Path, whole: fn(&[u8]) -> bool| {
         let bytes = fs::read(path).unwrap_or_default();
         if !bytes.is_empty() && !whole(&bytes) {
-            report.lines.push(format!("{} is damaged; it is a hint, and a start writes it anew", path.display()));
+            report
+                .lines
+                .push(format!("{} is damaged; it is a hint, and a start writes it anew", path.display()));
         }
     };
     check_hint(&data_dir.clock_path(), |bytes| decode_clock(bytes).is_some());

@@ -138,7 +138,7 @@ impl Member {
     pub fn joins(&mut self) {
         for argument in &mut self.arguments {
             if argument == "new" {
-                *argument = "existing".to_owned();
+                "existing".clone_into(argument);
             }
         }
     }

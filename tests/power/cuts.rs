@@ -85,7 +85,9 @@ fn draw_victims(members: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
 /// Starts members; now and then the power goes again while they start.
 fn start_through_cuts(cluster: &mut Cluster, which: &[usize], figures: &mut Figures, rng: &mut ChaCha8Rng) {
     loop {
-        which.iter().for_each(|&at| cluster.members[at].start());
+        for &at in &which {
+            cluster.members[at].start();
+        }
         if rng.random_range(0..3) > 0 {
             break;
         }

@@ -190,7 +190,9 @@ impl Disk {
             });
             self.namings = rest;
             let synced: Vec<Naming> = synced;
-            synced.iter().for_each(|naming| self.name_durably(naming));
+            for naming in &synced {
+                self.name_durably(naming);
+            }
             self.forget_unreachable();
         }
     }

@@ -31,7 +31,7 @@ const FATTR_MODE: u32 = 1 << 0;
 /// The body of a request, read from its front.
 struct Args<'a>(&'a [u8]);
 
-impl<'a> Args<'a> {
+impl Args<'_> {
     fn u32(&mut self) -> u32 {
         let (front, rest) = self.0.split_first_chunk().unwrap();
         self.0 = rest;
@@ -82,6 +82,9 @@ impl Answer {
     }
 }
 
+/// FORGET, INTERRUPT and BATCH_FORGET: want no answer.
+const FORGET: [u32; 3] = [2, 36, 42];
+
 /// One of the threads that answer the kernel.
 pub struct Server {
     pub device: File,
@@ -104,7 +107,6 @@ impl Server {
             head.skip(4);
             let (opcode, unique, ino) = (head.u32(), head.u64(), head.u64());
             head.skip(16);
-            const FORGET: [u32; 3] = [2, 36, 42];
             if FORGET.contains(&opcode) {
                 continue;
             }

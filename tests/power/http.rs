@@ -114,7 +114,7 @@ fn read_chunks(stream: &mut TcpStream, bytes: &mut Vec<u8>, mut at: usize) -> Op
 }
 
 fn fill(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<()> {
-    let mut buffer = [0; 65536];
+    let mut buffer = vec![0; 65536];
     match stream.read(&mut buffer).ok()? {
         0 => None,
         read => {

@@ -6,6 +6,7 @@
 //! - An append replaces whatever was at its first index or after it. A snapshot replaces the whole log.
 //! - Term, vote and commit belong to the entries that they were written with; the commit is never behind the checkpoint.
 //! - The state is that of the newest checkpoint, or of the one before; the log reaches back to either.
+#![allow(clippy::unwrap_used)] // helpers of tests
 
 use crate::coverage::Coverage;
 use crate::disk::{Disk, Job};
