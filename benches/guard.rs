@@ -4,6 +4,7 @@
 #[path = "micro/work.rs"]
 mod work;
 
+use quorate::store::{ClusterTime, Command, Key, Store};
 use std::hint::black_box;
 
 /// Callgrind's switch: it counts from here on, and until the end of this.
@@ -15,17 +16,37 @@ fn measured(part: impl FnOnce()) {
 }
 
 const KEYS: u64 = 10_000;
+/// How many writes are applied before a clone is published to the readers.
+const WRITES_PER_CLONE: u64 = 16;
+
+/// Overwrites that jump about the keyspace, while a reader holds the clone of the last publish.
+fn overwrite(store: &mut Store, commands: &[Command]) {
+    let mut published = store.clone();
+    for (done, command) in (1..).zip(commands) {
+        black_box(store.apply(ClusterTime(1), command).expect("a file stays a file"));
+        if done % WRITES_PER_CLONE == 0 {
+            published = store.clone();
+        }
+    }
+    black_box(published.index());
+}
+
+fn read(store: &Store, keys: &[Key]) {
+    for key in keys {
+        black_box(store.get(key).expect("every key was set"));
+    }
+}
 
 fn run(part: &str) -> Result<(), String> {
     match part {
         "store_set" => {
             let (mut store, commands) = (work::filled(KEYS), work::overwrites(KEYS, 2_000));
-            measured(|| work::overwrite(&mut store, &commands));
+            measured(|| overwrite(&mut store, &commands));
         }
         "store_get" => {
             let store = work::filled(KEYS);
             let keys: Vec<_> = (0..2_000).map(|turn| work::key(turn * 7_919 % KEYS)).collect();
-            measured(|| work::read(&store, &keys));
+            measured(|| read(&store, &keys));
         }
         "render_event" => {
             let event = work::event();
@@ -34,7 +55,7 @@ fn run(part: &str) -> Result<(), String> {
         "parse_put" => measured(|| work::parse(2_000)),
         "watch_match" => {
             let (hub, outcomes) = (work::hub(KEYS), work::outcomes(2_000));
-            measured(|| drop(black_box(work::match_watchers(&hub, &outcomes))));
+            measured(|| _ = black_box(work::match_watchers(&hub, &outcomes)));
         }
         "commit_one" => {
             let (mut trio, writes) = (work::Trio::start(), work::overwrites(KEYS, 200));

@@ -109,7 +109,7 @@ impl Outcome {
 }
 
 /// Long enough for connections to open and caches to fill.
-const WARM_UP: Duration = Duration::from_millis(500);
+pub(crate) const WARM_UP: Duration = Duration::from_millis(500);
 /// A request that takes longer than this means that the cluster stalled: the run is no measurement then.
 const STALLED: Duration = Duration::from_secs(30);
 const FILL_CONNECTIONS: u32 = 64;

@@ -144,7 +144,7 @@ async fn listing(
     let title = format!("PUT at 16 connections while one client lists {} keys in a loop", scale.listed_keys);
     figures.add(product, title.clone(), Unit::PerSecond, outcome.per_second());
     figures.add(product, format!("{title}: p99"), Unit::Time, outcome.latencies.quantile(0.99) as f64);
-    let listings = f64::from(done.get()) / scale.length.as_secs_f64();
+    let listings = f64::from(done.get()) / (load::WARM_UP + scale.length).as_secs_f64();
     figures.add(product, "listings beside them, a second", Unit::Ratio, listings);
     Ok(())
 }

@@ -12,21 +12,18 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub const LIMITS: HistoryLimits = HistoryLimits { events: 100_000, bytes: 64 << 20 };
+pub(crate) const LIMITS: HistoryLimits = HistoryLimits { events: 100_000, bytes: 64 << 20 };
 const VALUE_BYTES: usize = 256;
-/// How many writes are applied before a clone is published to the readers.
-const WRITES_PER_CLONE: u64 = 16;
-
-pub fn key(number: u64) -> Key {
+pub(crate) fn key(number: u64) -> Key {
     Key::parse(format!("/service/region-{}/node-{number:08}", number % 10).as_bytes())
 }
 
-pub fn set(number: u64) -> Command {
+pub(crate) fn set(number: u64) -> Command {
     let value = Bytes::from(vec![b'x'; VALUE_BYTES]);
     Command::Set { key: key(number), value, dir: false, ttl: None, refresh: false }
 }
 
-pub fn filled(keys: u64) -> Store {
+pub(crate) fn filled(keys: u64) -> Store {
     let mut store = Store::new(LIMITS);
     for number in 0..keys {
         store.apply(ClusterTime(0), &set(number)).expect("nothing is in the way");
@@ -34,43 +31,25 @@ pub fn filled(keys: u64) -> Store {
     store
 }
 
-/// Overwrites that jump about the keyspace, while a reader holds the clone of the last publish.
-pub fn overwrite(store: &mut Store, commands: &[Command]) {
-    let mut published = store.clone();
-    for (done, command) in (1..).zip(commands) {
-        black_box(store.apply(ClusterTime(1), command).expect("a file stays a file"));
-        if done % WRITES_PER_CLONE == 0 {
-            published = store.clone();
-        }
-    }
-    black_box(published.index());
-}
-
-pub fn overwrites(keys: u64, count: u64) -> Vec<Command> {
+pub(crate) fn overwrites(keys: u64, count: u64) -> Vec<Command> {
     // A prime that divides no count of keys used here: every key once before any twice.
     (0..count).map(|turn| set(turn * 7_919 % keys)).collect()
 }
 
-pub fn read(store: &Store, keys: &[Key]) {
-    for key in keys {
-        black_box(store.get(key).expect("every key was set"));
-    }
-}
-
 /// An event that replaced a value.
-pub fn event() -> Arc<Event> {
+pub(crate) fn event() -> Arc<Event> {
     let mut store = filled(1);
     store.apply(ClusterTime(1), &set(0)).expect("a file stays a file").event
 }
 
-pub fn render(event: &Event, count: u32) {
+pub(crate) fn render(event: &Event, count: u32) {
     for _ in 0..count {
         black_box(testing::render(event));
     }
 }
 
 /// A write as it comes: its path, and its form.
-pub fn parse(count: u32) {
+pub(crate) fn parse(count: u32) {
     let form = Bytes::from(format!("value={}&ttl=60&prevExist=true", "v".repeat(VALUE_BYTES)));
     for _ in 0..count {
         assert!(testing::parse_put("/v2/keys/service/region-1/node-00000001", black_box(&form)));
@@ -78,7 +57,7 @@ pub fn parse(count: u32) {
 }
 
 /// A hub with so many watchers of other keys, and a few of what changes.
-pub fn hub(watchers: u64) -> WatcherHub {
+pub(crate) fn hub(watchers: u64) -> WatcherHub {
     let mut hub = WatcherHub::new();
     for number in 0..watchers {
         hub.insert(key(number), false);
@@ -88,13 +67,13 @@ pub fn hub(watchers: u64) -> WatcherHub {
     hub
 }
 
-pub fn outcomes(count: u64) -> Vec<Outcome> {
+pub(crate) fn outcomes(count: u64) -> Vec<Outcome> {
     let mut store = Store::new(LIMITS);
     let apply = |number| store.apply(ClusterTime(0), &set(number)).expect("nothing is in the way");
     (0..count).map(apply).collect()
 }
 
-pub fn match_watchers(hub: &WatcherHub, outcomes: &[Outcome]) -> usize {
+pub(crate) fn match_watchers(hub: &WatcherHub, outcomes: &[Outcome]) -> usize {
     let mut told = 0;
     for outcome in outcomes {
         hub.matching(outcome, |_| told += 1);
@@ -103,7 +82,7 @@ pub fn match_watchers(hub: &WatcherHub, outcomes: &[Outcome]) -> usize {
 }
 
 /// Three members without disks or a network between them: whatever is sent arrives, whatever is written is durable.
-pub struct Trio {
+pub(crate) struct Trio {
     members: Vec<Replica>,
     now: Duration,
     inputs: VecDeque<(usize, Input)>,
@@ -115,7 +94,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 impl Trio {
     /// Three members, the first of which leads.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let infos = || (1..=3).map(|id| (id, MemberInfo::default())).collect();
         let member = |id| {
             let config = ReplicaConfig {
@@ -128,6 +107,8 @@ impl Trio {
                 seed: id,
                 election_ticks: 10,
                 request_timeout: Duration::from_secs(7),
+                incarnation: 0,
+                strict_reconfig: true,
             };
             let recovered = Recovered {
                 state: State::founding(7, infos(), LIMITS),
@@ -154,7 +135,7 @@ impl Trio {
     }
 
     /// Proposes writes at the leader, all at once, and returns when every member has applied them.
-    pub fn commit(&mut self, writes: &[Command]) {
+    pub(crate) fn commit(&mut self, writes: &[Command]) {
         let leader = self.leader().expect("nothing makes it step down");
         let expected = self.answered + writes.len() as u64;
         for command in writes {
