@@ -15,12 +15,11 @@ impl Replica {
         let entries = ready.take_entries();
         self.raw.mut_store().append(entries.clone());
         let must_sync = ready.must_sync();
-        // The commit index alone is not worth a write: a restarted member learns it again. A snapshot replaces all that
-        // is in the log, the vote too.
-        let hard_state = match install {
-            Some(_) => Some(self.raw.raft.hard_state()),
-            None => ready.hs().filter(|_| must_sync).cloned(),
-        };
+        // The commit index alone is not worth a write: a restarted member learns it again. But it goes with every write of
+        // entries, changed or not: an entry that changes the membership says by being there that the change before it is
+        // committed, and a member that forgets that would campaign by a membership two changes old, whose majority need
+        // not meet that of the present one.
+        let hard_state = (install.is_some() || must_sync).then(|| self.raw.raft.hard_state());
         if let Some(hard_state) = ready.hs() {
             self.raw.mut_store().set_hard_state(hard_state.clone());
         }

@@ -1,4 +1,5 @@
-//! At most one leader a term (election safety), and a leader has everything that is committed (leader completeness).
+//! At most one leader a term (election safety), and a leader has everything that was committed in terms
+//! before its own (leader completeness).
 
 use super::same_state::SameState;
 use quorate::replica::{Replica, Standing};
@@ -28,7 +29,9 @@ impl Leaders {
     pub fn complete(replica: &Replica, states: &SameState) {
         let entries = replica.log_entries();
         let Some(first) = entries.first().map(|e| e.index) else { return };
-        for (index, term) in states.committed_from(first) {
+        // A candidate may be elected late, when a later term has committed more already.
+        let own = replica.standing().term;
+        for (index, term) in states.committed_from(first).filter(|(_, term)| *term < own) {
             let has = entries.get((index - first) as usize).map(|e| e.term);
             assert_eq!(has, Some(term), "a leader without the committed entry {index} of term {term}");
         }

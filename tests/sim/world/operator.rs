@@ -39,7 +39,7 @@ impl World {
             return;
         }
         let some = members[self.rng.random_range(0..members.len())];
-        match self.rng.random_range(0..10) {
+        match self.rng.random_range(0..13) {
             0..=3 => self.add(at, &state),
             4..=6 => self.remove(at, &state, some),
             7 => self.change(at, MemberChange::Promote { id: some }),

@@ -151,7 +151,7 @@ impl World {
             }
             let learns = |id: &u64| {
                 let standby = state.members.get(id).is_some_and(|info| info.standby);
-                !standby && !self.operator.lost.contains(id)
+                !standby && !self.is_estranged((*id - 1) as usize)
             };
             if state.membership.learners.iter().any(learns) && self.operator.lost.is_empty() {
                 return format!("learners have no vote: {:?}", state.membership);
