@@ -177,7 +177,7 @@ impl World {
             Reply::Write { token, result } => (token, Outcome::Written(result)),
             Reply::Read { token } => (token, Outcome::Read(replica.state().store.clone())),
             Reply::Published { .. } => return,
-            Reply::Changed { result, .. } => return self.answer_operator(&result),
+            Reply::Changed { token, result } => return self.answer_operator(token, &result),
             Reply::Failed { token, reason } => (token, Outcome::Failed(reason)),
         };
         self.clients.answer(token, outcome, self.now, &mut self.invariants, &mut self.coverage);

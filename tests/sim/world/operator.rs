@@ -6,8 +6,10 @@ use crate::disk::Disk;
 use crate::member::Member;
 use quorate::replica::{ChangeError, Input, MemberChange, MemberInfo, Replica, State, Token};
 use rand::{Rng as _, RngExt as _};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+/// So long a request may take effect after it was made, with or without an answer.
+const OPEN_MS: u64 = 10_000;
 const MEMBERS_MAX: usize = 7;
 /// Ids that are ever given.
 const IDS_MAX: usize = 14;
@@ -17,6 +19,8 @@ const OPERATOR: u64 = 1 << 63;
 #[derive(Default)]
 pub(super) struct Operator {
     requests: u64,
+    /// Without an answer yet, and until when they may still take effect.
+    open: BTreeMap<Token, u64>,
     /// Were asked to be added, and are started when a member says that they were.
     joining: Vec<u64>,
     /// Machines that are gone for good, or came back empty.
@@ -54,6 +58,7 @@ impl World {
     fn change(&mut self, at: usize, change: MemberChange) {
         self.operator.requests += 1;
         let token = Token(OPERATOR | self.operator.requests);
+        self.operator.open.insert(token, self.now + OPEN_MS);
         self.members[at].backlog.push(Input::Change { token, change });
     }
 
@@ -64,11 +69,7 @@ impl World {
         let id = self.members.len() as u64 + 1;
         let drift = self.options.drift_permille;
         let rate = self.rng.random_range(1_000 - drift..=1_000 + drift);
-        let nothing = State::joining(
-            state.cluster_id,
-            std::collections::BTreeMap::new(),
-            history_limits(&self.options),
-        );
+        let nothing = State::joining(state.cluster_id, BTreeMap::new(), history_limits(&self.options));
         let mut member = Member::new(id, Disk::joining(&nothing, self.options.bug), rate);
         member.gone = true;
         self.members.push(member);
@@ -101,7 +102,10 @@ impl World {
                 && replica.state().members.get(&some).is_some_and(|info| info.incarnation != 0)
         };
         let of_cluster = |m: &&Member| newest.members.contains_key(&m.id);
+        let now = self.now;
+        self.operator.open.retain(|_, until| *until > now);
         let safe = self.operator.lost.is_empty()
+            && self.operator.open.is_empty()
             && self.operator.joining.is_empty()
             && newest.membership.voters.len() >= 3
             && self.members.iter().filter(of_cluster).all(agreed);
@@ -149,7 +153,8 @@ impl World {
         }
     }
 
-    pub(super) fn answer_operator(&mut self, result: &Result<(u64, MemberInfo), ChangeError>) {
+    pub(super) fn answer_operator(&mut self, token: Token, result: &Result<(u64, MemberInfo), ChangeError>) {
+        self.operator.open.remove(&token);
         self.coverage.note(match result {
             Ok(_) => "changes of membership",
             Err(ChangeError::NoQuorum { .. }) => "changes refused: no quorum",
