@@ -237,7 +237,9 @@ impl MemberDisk for Real {
 
     /// As after a kill: what was written is there, whoever had it open did not close it.
     fn crash(&mut self, under_way: &[Write], _: &mut ChaCha8Rng) -> Recovered {
-        under_way.iter().for_each(|write| self.write_synced(write, false));
+        for write in under_way {
+            self.write_synced(write, false);
+        }
         let before = self.path();
         self.lives += 1;
         copy_dir(&before, &self.path());

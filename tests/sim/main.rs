@@ -75,9 +75,10 @@ fn faults_lose_nothing_and_a_healed_cluster_converges() {
     let from = number("SIM_FROM").unwrap_or(0);
     let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
     let began = std::time::Instant::now();
-    for_each(from..from + seeds, |seed| match catch_unwind(|| run(seed, Options::from_seed(seed))) {
-        Ok((_, covered)) => coverage.lock().unwrap().add(&covered),
-        Err(_) => {
+    for_each(from..from + seeds, |seed| {
+        if let Ok((_, covered)) = catch_unwind(|| run(seed, Options::from_seed(seed))) {
+            coverage.lock().unwrap().add(&covered);
+        } else {
             println!("seed {seed} failed");
             failed.lock().unwrap().push(seed);
         }

@@ -189,9 +189,9 @@ impl World {
         if let Wire::Frame(messages, ..) = &wire
             && !self.options.black_box
         {
-            messages
-                .iter()
-                .for_each(|message| self.invariants.promises.sent(message, member.incarnation, &member.disk));
+            for message in messages {
+                self.invariants.promises.sent(message, member.incarnation, &member.disk);
+            }
         }
         let packet = Packet { from: member.id, to, wire };
         self.network.send(self.now, packet, &mut self.rng);

@@ -135,7 +135,9 @@ impl World {
             kind == MessageType::MsgAppendResponse || kind == MessageType::MsgRequestVoteResponse
         };
         messages.retain(answers);
-        messages.iter_mut().for_each(|m| m.from = voter);
+        for message in &mut messages {
+            message.from = voter;
+        }
         (voter, messages)
     }
 }
