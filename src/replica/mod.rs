@@ -339,6 +339,10 @@ impl Replica {
                 break;
             }
             self.ready(now)?;
+            if self.removed {
+                // It led, perhaps, when it applied its own removal; it does not any more.
+                return Ok(std::mem::take(&mut self.effects));
+            }
         }
         let effects = &mut self.effects;
         self.reads.take_ready(self.state.applied.index, |token| effects.replies.push(Reply::Read { token }));

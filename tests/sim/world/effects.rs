@@ -78,11 +78,13 @@ impl World {
         // leader, if that is another.
         let others = members.iter().filter_map(|m| m.replica.as_ref()).map(|r| &r.state().membership);
         let memberships: Vec<_> = [&state.membership, &member.membership].into_iter().chain(others).collect();
+        let lost = &self.operator.lost;
         let held = |index: u64| {
             let terms: BTreeSet<u64> = members.iter().filter_map(|m| m.disk.term_at(index)).collect();
             terms.into_iter().any(|term| {
                 let at = LogPosition { index, term };
-                let holds = |id: &u64| members[(*id - 1) as usize].disk.holds(at);
+                // A machine that is lost did hold what it said it had.
+                let holds = |id: &u64| lost.contains(id) || members[(*id - 1) as usize].disk.holds(at);
                 memberships.iter().any(|membership| quorum(membership, holds))
             })
         };

@@ -7,6 +7,8 @@ use std::ops::Range;
 
 pub(super) const PAUSE_MS: Range<u64> = 100..4_000;
 pub(super) const JUMP_MS: Range<u64> = 1..10_000;
+/// The operator asks for nothing in so long before the faults end.
+const OPERATOR_RESTS_MS: u64 = 10_000;
 const SLOW_MS: Range<u64> = 100..5_000;
 pub(super) const SPACE_MS: Range<u64> = 100..5_000;
 
@@ -85,7 +87,8 @@ impl World {
         }
         let (strikes, next) = self.due(self.faults.membership, options.membership_every_ms);
         self.faults.membership = next.min(end);
-        if strikes {
+        // Before the end of the faults there is time for what was asked to be done or to be given up.
+        if strikes && self.now + OPERATOR_RESTS_MS < end {
             self.operate();
         }
     }

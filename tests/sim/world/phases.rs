@@ -110,7 +110,8 @@ impl World {
             });
             state.membership == newest.membership && state.membership.learners.is_empty() && !under_way
         };
-        (voters.iter().all(agrees) && self.operator.lost.is_empty()).then_some(voters)
+        let settled = !voters.is_empty() && voters.iter().all(agrees) && self.operator.lost.is_empty();
+        settled.then_some(voters)
     }
 
     /// The members that must come to one state: those of the newest membership whose machines are not lost.
