@@ -203,7 +203,8 @@ impl Disk {
             && rng.random_range(0..2) == 0
         {
             coverage.note("install torn");
-            self.save(*state);
+            // The one before is no longer to be fallen back on: what it needs of the log may be another history's.
+            self.checkpoints = vec![*state];
         }
         if self.bug == Some(Bug::HardStateApart)
             && let Some(hard_state) = write.hard_state
