@@ -88,9 +88,9 @@ async fn checkpoints(
             written |= metric(member, CHECKPOINTS).await? != before;
         }
         if written {
-            busy.merge(&outcome)
+            busy.merge(&outcome);
         } else {
-            quiet.merge(&outcome)
+            quiet.merge(&outcome);
         }
         if quiet.latencies.total() > 0 && busy.latencies.total() > 0 {
             break;

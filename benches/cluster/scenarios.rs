@@ -111,9 +111,9 @@ async fn curve(product: Product, members: &[Member], sizes: Sizes, found: &mut F
             found.figures.add(product, format!("{title}: p50"), Unit::Time, point.p50);
             found.figures.add(product, format!("{title}: p99"), Unit::Time, point.p99);
             if kind == Kind::Put {
-                found.puts.push(point)
+                found.puts.push(point);
             } else {
-                found.gets.push(point)
+                found.gets.push(point);
             }
             if outcome.per_second() < per_second * KEPT_UP {
                 break;

@@ -107,8 +107,6 @@ impl Trio {
                 seed: id,
                 election_ticks: 10,
                 request_timeout: Duration::from_secs(7),
-                incarnation: 0,
-                strict_reconfig: true,
             };
             let recovered = Recovered {
                 state: State::founding(7, infos(), LIMITS),

@@ -3,8 +3,9 @@
 use super::alarms::Alarms;
 use super::clock::ClockCell;
 use super::disk::DiskStats;
-use super::driver::{DriverInput, KnownStatus};
+use super::driver::DriverInput;
 use super::ids;
+use super::links::KnownStatus;
 use super::space::Space;
 use super::watch::{NodeWatch, Watches};
 use super::wire::Peers;

@@ -6,27 +6,24 @@
 //! It shares its thread with the connections to the other members (see [`super`]): what a peer sent is stepped, and
 //! what a peer is to get is written, without waking another thread. So between two batches it lets them have a turn.
 
-use super::alarms::{Alarms, log_refusal};
-use super::checkpoints::{CheckpointPlan, CheckpointPolicy};
-use super::clock::ClockCell;
-use super::disk::{self, CheckpointThread, DiskJob, DiskStats};
+use super::alarms::log_refusal;
+use super::checkpoints::CheckpointPlan;
+use super::disk::{self, CheckpointThread, DiskJob};
+use super::links::{KnownStatus, Links, Settings};
 use super::quarantine;
-use super::view::members_of;
+use super::view::{log_members, members_of};
 use super::waiters::{ChangeReply, ReadReply, Waiter, Waiters, WriteReply};
-use super::watch::{News, Watches};
-use super::wire::Peers;
+use super::watch::News;
 use crate::http::backend::{Alarm, BackendError, Member, Status, View};
-use crate::replica::{Effects, Input, LogPosition, MemberChange, MemberInfo, Replica, Roster, Standing};
-use crate::storage::Checkpoints;
+use crate::replica::{Effects, Input, LogPosition, MemberChange, MemberInfo, Replica, Standing};
 use crate::store::{Action, ClusterTime, Command};
-use arc_swap::ArcSwap;
-use crossbeam_channel::{Sender, TrySendError};
+use crossbeam_channel::TrySendError;
 use raft::eraftpb::Message;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 /// Inputs that may wait for the driver; clients beyond that are told so, peers' messages are dropped.
@@ -82,45 +79,6 @@ impl From<String> for End {
     fn from(error: String) -> Self {
         Self::Fatal(error)
     }
-}
-
-/// The member's status, and since when it has seen the present leader.
-#[derive(Clone, Debug)]
-pub(super) struct KnownStatus {
-    pub status: Status,
-    pub leader_since: Instant,
-}
-
-/// The ends of everything that the driver talks to.
-pub(super) struct Links {
-    pub inputs: mpsc::Receiver<DriverInput>,
-    pub inputs_back: mpsc::Sender<DriverInput>,
-    pub disk: mpsc::UnboundedSender<DiskJob>,
-    pub news: Sender<News>,
-    pub watches: Arc<Watches>,
-    pub peers: Peers,
-    pub view: Arc<ArcSwap<View>>,
-    pub status: Arc<ArcSwap<KnownStatus>>,
-    pub roster: Arc<ArcSwap<Roster>>,
-    pub clock: Arc<ClockCell>,
-    pub checkpoints: Arc<Checkpoints>,
-    pub disk_stats: Arc<DiskStats>,
-    pub alarms: Arc<Alarms>,
-    /// Makes it durable that this member's state differs from the leader's at a log index.
-    pub keep_alarm: Box<dyn Fn(u64) + Send>,
-    /// Held as long as the member runs: threads that wait look at its other end.
-    pub _running: Sender<()>,
-    /// Keeps a term and a reading of cluster time for a restart.
-    pub keep_clock: Box<dyn Fn(u64, u64) + Send>,
-}
-
-/// How the driver is set up.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Settings {
-    /// The heartbeat interval.
-    pub tick: Duration,
-    /// How much log there is between two checkpoints.
-    pub checkpoints: CheckpointPolicy,
 }
 
 pub(super) struct Driver {
@@ -435,17 +393,6 @@ impl Driver {
             self.clock_kept = (term, reading);
             (self.links.keep_clock)(term, reading);
         }
-    }
-}
-
-fn log_members(before: Option<&BTreeMap<u64, MemberInfo>>, now: &BTreeMap<u64, MemberInfo>) {
-    let Some(before) = before else { return };
-    for (id, info) in now.iter().filter(|(id, _)| !before.contains_key(id)) {
-        let urls = info.peer_urls.join(",");
-        tracing::info!(member = format_args!("{id:x}"), urls, standby = info.standby, "a member was added");
-    }
-    for (id, info) in before.iter().filter(|(id, _)| !now.contains_key(id)) {
-        tracing::info!(member = format_args!("{id:x}"), name = info.name, "a member was removed");
     }
 }
 

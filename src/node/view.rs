@@ -30,3 +30,15 @@ pub(super) fn member(id: u64, info: &MemberInfo, learner: bool) -> Member {
         learner,
     }
 }
+
+/// Tells the log who came and who left.
+pub(super) fn log_members(before: Option<&BTreeMap<u64, MemberInfo>>, now: &BTreeMap<u64, MemberInfo>) {
+    let Some(before) = before else { return };
+    for (id, info) in now.iter().filter(|(id, _)| !before.contains_key(id)) {
+        let urls = info.peer_urls.join(",");
+        tracing::info!(member = format_args!("{id:x}"), urls, standby = info.standby, "a member was added");
+    }
+    for (id, info) in before.iter().filter(|(id, _)| !now.contains_key(id)) {
+        tracing::info!(member = format_args!("{id:x}"), name = info.name, "a member was removed");
+    }
+}

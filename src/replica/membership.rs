@@ -4,6 +4,8 @@
 //! up, so that no change makes a quorum wait for a member that is still empty. A standby stays a learner until somebody
 //! promotes it. Each change is one step of raft's simple protocol: one member at a time, one change under way.
 //!
+//! What a leader does about a change before it is in the log is in `changes`.
+//!
 //! What changes who replicates travels as the context of a raft configuration change, so that members and
 //! configuration change in the same entry; the rest are ordinary requests. Whether a change is taken is decided when
 //! it is applied, from the state alone. What only a leader can know (who is in reach) is decided by the leader before,
@@ -17,24 +19,15 @@
 //! - a leader that is to be removed hands over first.
 
 use super::codec;
-use super::{Failure, LogPosition, Replica, Reply, State};
+use super::{LogPosition, State};
 use crate::proto::command::{Batch, Change, ChangeKind, Refusal, RefusalReason, Request, request::Body};
 use crate::replica::state::MemberInfo;
 use prost::Message as _;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType};
-use raft::{ProgressState, StateRole};
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// More members than this are not added: each costs every leader a stream and a place in every snapshot.
 const MEMBERS_MAX: usize = 64;
-
-/// Changes that wait for a leader's attention; more are not taken, and come again from their origins.
-const QUEUE_MAX: usize = 64;
-
-/// A learner that lacks no more entries than this has caught up.
-const CAUGHT_UP_ENTRIES: u64 = 128;
 
 /// What a client wants changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,7 +154,7 @@ impl State {
         Ok((id, info))
     }
 
-    fn check(&self, change: &Change) -> Result<(), ChangeError> {
+    pub(super) fn check(&self, change: &Change) -> Result<(), ChangeError> {
         let id = change.member;
         let taken = |url: &String| self.members.iter().any(|(at, m)| *at != id && m.peer_urls.contains(url));
         if change.kind() == ChangeKind::Add {
@@ -200,7 +193,7 @@ impl State {
 }
 
 /// The raft configuration change that a change needs, if any.
-fn configuration(change: &Change) -> Option<ConfChangeV2> {
+pub(super) fn configuration(change: &Change) -> Option<ConfChangeV2> {
     let kind = match change.kind() {
         ChangeKind::Add => ConfChangeType::AddLearnerNode,
         ChangeKind::Remove => ConfChangeType::RemoveNode,
@@ -216,243 +209,13 @@ fn configuration(change: &Change) -> Option<ConfChangeV2> {
 }
 
 /// A raft configuration change and the change of members that it is made for.
-fn decode(entry: &Entry) -> Result<(ConfChangeV2, Batch), String> {
+pub(super) fn decode(entry: &Entry) -> Result<(ConfChangeV2, Batch), String> {
     use protobuf::Message as _;
     let failed = |what: String| format!("entry {} of the log cannot be decoded: {what}", entry.index);
     let mut configuration = ConfChangeV2::default();
     configuration.merge_from_bytes(&entry.data).map_err(|e| failed(e.to_string()))?;
     let batch = Batch::decode(configuration.get_context()).map_err(|e| failed(e.to_string()))?;
     Ok((configuration, batch))
-}
-
-/// What a leader keeps about changes: those that wait, and who was heard of when.
-#[derive(Debug, Default)]
-pub(super) struct Changes {
-    /// One request each, with when to forget it.
-    queue: VecDeque<(Duration, Batch)>,
-    /// Ticks since the start, and at which of them each peer was last heard.
-    ticks: u64,
-    heard: BTreeMap<u64, u64>,
-}
-
-impl Changes {
-    pub(super) fn tick(&mut self, now: Duration) {
-        self.ticks += 1;
-        self.queue.retain(|(deadline, _)| *deadline > now);
-    }
-
-    pub(super) fn heard(&mut self, peer: u64) {
-        self.heard.insert(peer, self.ticks);
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.queue.clear();
-    }
-
-    /// Takes the changes out of a batch, to be proposed in their own way.
-    pub(super) fn take_from(&mut self, batch: &mut Batch, deadline: Duration) {
-        if !batch.requests.iter().any(|request| matches!(request.body, Some(Body::Change(_)))) {
-            return;
-        }
-        let (changes, others) = std::mem::take(&mut batch.requests)
-            .into_iter()
-            .partition::<Vec<_>, _>(|request| matches!(request.body, Some(Body::Change(_))));
-        batch.requests = others;
-        for request in changes {
-            let same = |(_, waiting): &(Duration, Batch)| {
-                waiting.session == batch.session && waiting.requests[0].number == request.number
-            };
-            if self.queue.len() < QUEUE_MAX && !self.queue.iter().any(same) {
-                let (session, floor) = (batch.session, batch.floor);
-                self.queue.push_back((deadline, Batch { session, floor, requests: vec![request] }));
-            }
-        }
-    }
-
-    /// The change that is to be dealt with next.
-    fn front(&self) -> Option<&Change> {
-        self.queue.front().and_then(|(_, batch)| match &batch.requests[0].body {
-            Some(Body::Change(change)) => Some(change),
-            _ => None,
-        })
-    }
-
-    fn pop(&mut self) -> Option<Batch> {
-        self.queue.pop_front().map(|(_, batch)| batch)
-    }
-}
-
-/// What a leader does with a change.
-enum Decision {
-    /// Raft is to be configured otherwise.
-    Configure(Box<ConfChangeV2>),
-    /// The state decides.
-    Entry,
-    Refuse(Refusal),
-    /// This member is to leave: another must lead first.
-    HandOver,
-}
-
-impl Replica {
-    /// Deals with the changes that wait, and gives learners that have caught up their vote. Before `propose`, which
-    /// sends out what comes of it.
-    pub(super) fn propose_changes(&mut self) {
-        while self.may_configure() {
-            let Some(change) = self.changes.front() else {
-                self.give_votes();
-                return;
-            };
-            let decision = self.decide(change);
-            if matches!(decision, Decision::HandOver) {
-                self.step_aside();
-                return;
-            }
-            let Some(mut batch) = self.changes.pop() else { return };
-            match decision {
-                Decision::Configure(configuration) => {
-                    self.configure(*configuration, &batch);
-                    return;
-                }
-                Decision::Refuse(refusal) => {
-                    batch.requests[0].body = Some(Body::Refusal(refusal));
-                    self.enqueue_plain(batch);
-                }
-                Decision::Entry | Decision::HandOver => self.enqueue_plain(batch),
-            }
-        }
-    }
-
-    /// Raft passes over a change that comes while another is under way, without a word.
-    fn may_configure(&self) -> bool {
-        let raft = &self.raw.raft;
-        self.clock.in_office() && raft.lead_transferee.is_none() && !raft.has_pending_conf()
-    }
-
-    fn configure(&mut self, mut configuration: ConfChangeV2, batch: &Batch) {
-        configuration.set_context(batch.encode_to_vec().into());
-        // An error means that it is on its way out of office: the origin sends the request again.
-        let _ = self.raw.propose_conf_change(vec![], configuration);
-    }
-
-    fn decide(&self, change: &Change) -> Decision {
-        let Some(configuration) = configuration(change) else { return Decision::Entry };
-        if self.state.check(change).is_err() {
-            // It will be refused when it is applied, for the reason that holds then.
-            return Decision::Configure(Box::new(configuration));
-        }
-        if change.kind() != ChangeKind::Remove || !self.state.membership.voters.contains(&change.member) {
-            return Decision::Configure(Box::new(configuration));
-        }
-        let left = self.state.membership.voters.iter().copied().filter(|id| *id != change.member);
-        if let Err(refusal) = self.quorum_of(left) {
-            return Decision::Refuse(refusal);
-        }
-        if change.member == self.config.id {
-            return Decision::HandOver;
-        }
-        Decision::Configure(Box::new(configuration))
-    }
-
-    /// Whether these voters would have a quorum in reach.
-    fn quorum_of(&self, voters: impl Iterator<Item = u64>) -> Result<(), Refusal> {
-        let (mut count, mut in_reach) = (0, 0);
-        for id in voters {
-            count += 1;
-            in_reach += u32::from(self.in_reach(id));
-        }
-        if count == 0 {
-            return Err(Refusal { reason: RefusalReason::LastVoter.into(), ..Refusal::default() });
-        }
-        if self.config.strict_reconfig && in_reach <= count / 2 {
-            return Err(Refusal { reason: RefusalReason::NoQuorum.into(), voters: count, in_reach });
-        }
-        Ok(())
-    }
-
-    /// Whether a member answered this leader within the last election timeout.
-    fn in_reach(&self, id: u64) -> bool {
-        let Changes { ticks, heard, .. } = &self.changes;
-        let recent = |at: &u64| ticks - at <= self.config.election_ticks as u64;
-        id == self.config.id || heard.get(&id).is_some_and(recent)
-    }
-
-    /// Proposes the vote of one learner that has caught up and is not meant to stay without.
-    fn give_votes(&mut self) {
-        if self.raw.raft.state != StateRole::Leader {
-            return;
-        }
-        let log_end = self.raw.raft.raft_log.last_index();
-        let membership = &self.state.membership;
-        let ready = membership.learners.iter().copied().find(|id| {
-            let wanted = self.state.members.get(id).is_some_and(|info| !info.standby);
-            let caught_up = self.raw.raft.prs().get(*id).is_some_and(|progress| {
-                progress.state == ProgressState::Replicate && progress.matched + CAUGHT_UP_ENTRIES >= log_end
-            });
-            let voters = membership.voters.iter().copied().chain([*id]);
-            wanted && caught_up && self.in_reach(*id) && self.quorum_of(voters).is_ok()
-        });
-        let Some(member) = ready else { return };
-        let change = Change { kind: ChangeKind::Vote.into(), member, ..Change::default() };
-        let Some(configuration) = configuration(&change) else { return };
-        // The leader's own idea: nobody waits for an answer, and it does no harm twice.
-        let request = Request { number: 0, body: Some(Body::Change(change)) };
-        self.configure(
-            configuration,
-            &Batch { session: codec::NO_SESSION, floor: 0, requests: vec![request] },
-        );
-    }
-
-    /// Applies a raft configuration change with the change of members that it is made for.
-    pub(super) fn change_membership(&mut self, entry: &Entry) -> Result<(), String> {
-        let (configuration, batch) = decode(entry)?;
-        let [Request { number, body: Some(Body::Change(change)) }] = &batch.requests[..] else {
-            return Err(format!("entry {} of the log changes no member", entry.index));
-        };
-        let applied = self.state.configure(entry.index, &batch, *number, change);
-        self.state.applied = LogPosition::of(entry);
-        let Some(result) = applied else { return Ok(()) };
-        if result.is_ok() {
-            let mut membership = self.raw.apply_conf_change(&configuration).map_err(|e| e.to_string())?;
-            // Raft lists them in the order of its hash tables, which depends on what a member has been through; the
-            // state is to be the same everywhere, to the byte.
-            membership.voters.sort_unstable();
-            membership.learners.sort_unstable();
-            self.raw.mut_store().set_membership(membership.clone());
-            self.state.membership = membership;
-        }
-        let removed =
-            change.kind() == ChangeKind::Remove && change.member == self.config.id && result.is_ok();
-        self.answer_change(Changed { session: batch.session, number: *number, result });
-        if removed {
-            self.leave();
-        }
-        Ok(())
-    }
-
-    pub(super) fn answer_change(&mut self, changed: Changed) {
-        if changed.session == self.pending.session()
-            && let Some(token) = self.pending.applied(changed.number)
-        {
-            self.effects.replies.push(Reply::Changed { token, result: changed.result });
-        }
-    }
-
-    /// This member was removed: it takes no more part, and its clients are told so.
-    pub(super) fn leave(&mut self) {
-        if self.removed {
-            return;
-        }
-        self.removed = true;
-        self.effects.removed = true;
-        self.standing.leader = 0;
-        self.standing.leads = false;
-        let mut tokens = Vec::new();
-        self.pending.drain(|token| tokens.push(token));
-        self.reads.drain(|token| tokens.push(token));
-        for token in tokens {
-            self.fail(token, Failure::Removed);
-        }
-    }
 }
 
 impl State {

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::store::{Command, HistoryLimits, Key};
+use raft::eraftpb::HardState;
 use std::collections::BTreeMap;
 
 const LIMITS: HistoryLimits = HistoryLimits { events: 100, bytes: 1 << 20 };

@@ -18,6 +18,7 @@
 //! What it does not do: decide when a checkpoint is taken, or who the peers' addresses are (`node`); store anything
 //! (`storage`).
 
+mod changes;
 mod clock;
 mod codec;
 mod effects;
@@ -36,6 +37,7 @@ mod room;
 #[cfg(test)]
 mod room_tests;
 mod sessions;
+mod setup;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -43,15 +45,15 @@ mod tests;
 pub use effects::{Effects, Failure, Input, LogWrite, Outgoing, Reply, SnapshotToSend, Standing, Token};
 pub use membership::{ChangeError, MemberChange};
 pub use room::Shortage;
+pub use setup::{LogPosition, Recovered, ReplicaConfig};
 pub use state::{MemberInfo, Refused, Roster, State};
 
 use crate::proto::command::{Batch, Publish, request::Body};
 use crate::store::ClusterTime;
+use changes::Changes;
 use clock::Clock;
 use log::MemLog;
-use membership::Changes;
 use pending::Pending;
-use raft::eraftpb::{Entry, HardState};
 use raft::{RawNode, SnapshotStatus, StateRole};
 use rand::{RngExt as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -59,68 +61,6 @@ use reads::Reads;
 use room::Room;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
-
-/// A position in the raft log: an index and the term of the entry there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LogPosition {
-    /// The index; 0 is before the first entry.
-    pub index: u64,
-    /// The term in which the entry was made.
-    pub term: u64,
-}
-
-impl LogPosition {
-    /// Where every founding member of a cluster begins: as if one entry, which made the cluster, were applied.
-    pub const FOUNDING: Self = Self { index: 1, term: 1 };
-
-    /// The position of an entry.
-    #[must_use]
-    pub fn of(entry: &Entry) -> Self {
-        Self { index: entry.index, term: entry.term }
-    }
-}
-
-impl std::fmt::Display for LogPosition {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} (term {})", self.index, self.term)
-    }
-}
-
-/// How the core is set up; see [`Replica::new`].
-#[derive(Clone, Debug)]
-pub struct ReplicaConfig {
-    /// This member's id.
-    pub id: u64,
-    /// Names this run of the process; must differ from every earlier one of the cluster.
-    pub session: u64,
-    /// Decides election timeouts.
-    pub seed: u64,
-    /// How many ticks a follower waits for its leader; the real timeout is between one and two of these.
-    pub election_ticks: usize,
-    /// How long a request may take before its client is told that it failed.
-    pub request_timeout: Duration,
-    /// Names this member's data directory: another one for each that is made.
-    pub incarnation: u64,
-    /// Refuse changes of membership after which the voters in reach would be no quorum.
-    pub strict_reconfig: bool,
-    /// Bytes of keys and values that the keyspace may reach by what this member proposes; 0: any number.
-    pub quota_bytes: u64,
-}
-
-/// What a member knows when it starts.
-#[derive(Debug)]
-pub struct Recovered {
-    /// The newest checkpoint.
-    pub state: State,
-    /// The log's base: everything up to here is in the checkpoint.
-    pub base: LogPosition,
-    /// The log after the base.
-    pub entries: Vec<Entry>,
-    /// Term, vote and commit index.
-    pub hard_state: HardState,
-    /// The last cluster time that was heard of and the term of the leader who said so, if they were kept.
-    pub clock: Option<(u64, ClusterTime)>,
-}
 
 /// An entry's data stays below this, unless one request alone is larger.
 const ENTRY_BYTES_MAX: usize = 1 << 20;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::proto::peer::Beacon;
 use crate::store::HistoryLimits;
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{Entry, HardState, Message, MessageType};
 
 const LIMITS: HistoryLimits = HistoryLimits { events: 100, bytes: 1 << 20 };
 const MS: Duration = Duration::from_millis(1);

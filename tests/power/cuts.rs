@@ -85,7 +85,7 @@ fn draw_victims(members: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
 /// Starts members; now and then the power goes again while they start.
 fn start_through_cuts(cluster: &mut Cluster, which: &[usize], figures: &mut Figures, rng: &mut ChaCha8Rng) {
     loop {
-        for &at in &which {
+        for &at in which {
             cluster.members[at].start();
         }
         if rng.random_range(0..3) > 0 {
