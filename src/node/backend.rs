@@ -140,6 +140,9 @@ impl Backend for Handle {
     }
 
     async fn read(&self, consistency: Consistency) -> Result<Arc<View>, BackendError> {
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
+        }
         if consistency == Consistency::Local {
             return Ok(self.view());
         }
