@@ -110,6 +110,9 @@ pub(super) struct Transport {
     trace: Option<Trace>,
 }
 
+/// A time-out below this is over before the request is sent.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 impl Transport {
     pub(super) fn new(
         endpoints: Arc<[Url]>,
@@ -236,6 +239,8 @@ impl Transport {
         }
         let limit = if request.wait { None } else { self.timeout };
         let sent = match limit {
+            // The timer is too coarse for less: a server nearby would answer first, now and then.
+            Some(limit) if limit < SHORTEST => return Ok(Err(timed_out(name))),
             Some(limit) => match tokio::time::timeout(limit, outgoing.send()).await {
                 Ok(sent) => sent,
                 Err(_) => return Ok(Err(timed_out(name))),
