@@ -31,7 +31,7 @@ impl std::fmt::Display for LogPosition {
     }
 }
 
-/// How the core is set up; see [`Replica::new`].
+/// How the core is set up; see [`Replica::new`](super::Replica::new).
 #[derive(Clone, Debug)]
 pub struct ReplicaConfig {
     /// This member's id.
