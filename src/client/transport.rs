@@ -152,7 +152,7 @@ impl Transport {
     pub(super) async fn execute(&self, request: &Request) -> Result<Answer, Error> {
         let limit = if request.wait { None } else { self.total_timeout };
         match limit {
-            Some(limit) if limit.is_zero() => Err(Error::Timeout),
+            Some(limit) if limit < SHORTEST => Err(Error::Timeout),
             Some(limit) => {
                 tokio::time::timeout(limit, self.try_all(request)).await.unwrap_or(Err(Error::Timeout))
             }
