@@ -10,7 +10,8 @@
 //! that it did not know.
 //!
 //! Hence: no wall clock has a part in it; time without a leader does not count; a reading is never ahead of the real
-//! time that has passed, so nothing expires early.
+//! time that has passed, and less than a millisecond behind it. A key is expired only when the reading is beyond its
+//! deadline (`state`), so nothing expires early, not by a part of a millisecond either.
 
 use crate::store::ClusterTime;
 use std::time::Duration;

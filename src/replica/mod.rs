@@ -356,7 +356,7 @@ impl Replica {
         let can_propose =
             !self.expiry_proposed && self.raw.raft.lead_transferee.is_none() && !self.too_much_uncommitted();
         let expiry = match self.state.store.next_deadline() {
-            Some(deadline) if can_propose => self.clock.when(deadline),
+            Some(deadline) if can_propose => self.clock.when(deadline.plus(1)),
             _ => None,
         };
         [expiry, self.reads.wake_at()].into_iter().flatten().min()

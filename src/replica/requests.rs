@@ -52,8 +52,8 @@ impl Replica {
             return;
         }
         let time = self.clock.stamp(now);
-        let due = !self.expiry_proposed
-            && self.state.store.next_deadline().is_some_and(|deadline| deadline <= time);
+        let due =
+            !self.expiry_proposed && self.state.store.next_deadline().is_some_and(|deadline| deadline < time);
         let disk_busy = self.write_begun > self.write_done;
         if disk_busy && self.queue_bytes < ENTRY_BYTES_MAX && !due {
             return;

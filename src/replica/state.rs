@@ -139,7 +139,11 @@ impl State {
 
     fn apply_decoded(&mut self, index: u64, entry: Entry, done: &mut EntryOutcome) {
         self.time = self.time.max(ClusterTime(entry.time_ms));
-        done.events = self.store.expire(self.time, entry.expire_limit as usize);
+        // A reading is the last full millisecond. The one that a deadline was made from may have been most of one behind, so
+        // a deadline has passed for certain only when the reading is beyond it.
+        if let Some(passed) = self.time.0.checked_sub(1) {
+            done.events = self.store.expire(ClusterTime(passed), entry.expire_limit as usize);
+        }
         for batch in entry.batches {
             self.sessions.open(batch.session, batch.floor, index);
             for request in batch.requests {

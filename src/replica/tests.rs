@@ -194,3 +194,44 @@ fn an_append_that_only_announces_a_commit_is_not_answered_but_one_that_asks_is()
     frame(&mut replica, append(2, 2, vec![]));
     assert_eq!(sent(&replica.flush(MS).unwrap()), [MessageType::MsgAppendResponse]);
 }
+
+/// Carries out what a lone member wants, on a disk that takes no time.
+fn settle(replica: &mut Replica, now: Duration) -> Effects {
+    let mut all = Effects::default();
+    loop {
+        let effects = replica.flush(now).unwrap();
+        all.events.extend(effects.events);
+        all.wake_at = effects.wake_at;
+        let Some(last) = effects.writes.last() else { return all };
+        replica.step(now, Input::Persisted { number: last.number });
+    }
+}
+
+#[test]
+fn no_part_of_a_millisecond_is_taken_from_a_time_to_live() {
+    let micros = Duration::from_micros;
+    for part in [0, 1, 500, 999] {
+        let infos = BTreeMap::from([(1, MemberInfo::default())]);
+        let state = State::founding(7, infos, LIMITS);
+        let hard_state = HardState { term: 1, commit: 1, ..HardState::default() };
+        let base = LogPosition::FOUNDING;
+        let mut replica = start(Recovered { state, base, entries: vec![], hard_state, clock: None });
+        settle(&mut replica, Duration::ZERO);
+        let set = micros(10_000 + part);
+        let (key, value) = (crate::store::Key::parse(b"/k"), "v".into());
+        let command = crate::store::Command::Set { key, value, dir: false, ttl: Some(5), refresh: false };
+        replica.step(set, Input::Write { token: Token(1), command });
+        let mut wake_at = settle(&mut replica, set).wake_at.expect("somebody must come back for it");
+        assert!(settle(&mut replica, set + micros(4_999)).events.is_empty(), "{part}: early");
+        loop {
+            let effects = settle(&mut replica, wake_at);
+            if !effects.events.is_empty() {
+                break;
+            }
+            assert!(effects.wake_at.is_some_and(|next| next > wake_at), "{part}: it would come back at once");
+            wake_at = effects.wake_at.unwrap_or_default();
+        }
+        let lived = wake_at - set;
+        assert!(lived >= micros(5_000) && lived <= micros(6_000), "{part}: {lived:?}");
+    }
+}

@@ -165,6 +165,8 @@ def all_full(ctx):
         expect_refused(ctx, member, "/announce/web")
         expect('"health":"true"' in health(ctx, member), "a member that answers reads is healthy")
         expect_equal(ctx.get(member, "/announce/web").node["value"], "10.0.0.7:80", f"a key read on {member.name}")
+        # It is the leader that refuses; the others hear of it with its next heartbeat.
+        eventually(lambda member=member: "WRITESREFUSED" in health(ctx, member), 1, f"{member.name} says that writes are refused")
         expect_equal(metric(ctx, member, 'quorate_alarm{type="WRITESREFUSED"}'), 1, "the metric of the refusal")
     waiter = Waiter(members[1], "/announce/old")
     answer = ctx.http("DELETE", members[2].key("/announce/old"))
