@@ -7,7 +7,7 @@ use crate::http::backend::{PeerTraffic, Traffic};
 use crate::proto::{peer, state};
 use crate::replica::{Input, Outgoing, Refused, Roster, State};
 use crate::store::HistoryLimits;
-use crate::transport::{self, Barred, Disowned, Inbox, PeerStats, RoundTrips, Transport};
+use crate::transport::{self, Barred, Disowned, Inbox, Known, PeerStats, RoundTrips, Transport};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use protobuf::Message as _;
@@ -193,18 +193,21 @@ impl Inbox for MemberInbox {
         }
     }
 
-    fn admits(&self, member: u64, incarnation: u64) -> Result<(), Barred> {
-        let (reason, disowned) = match self.roster.load().admits(member, incarnation) {
-            Ok(()) => return Ok(()),
-            Err(Refused::Unknown) => {
-                ("it is not a member of this cluster; add it before it is started", None)
-            }
-            Err(Refused::Removed) => ("it was removed from this cluster", Some(Disowned::Removed)),
+    fn admits(&self, member: u64, incarnation: u64) -> Result<Known, Barred> {
+        let roster = self.roster.load();
+        let (reason, disowned) = match roster.admits(member, incarnation) {
+            Ok(()) if roster.members.contains_key(&member) => return Ok(Known::AsMember),
+            Ok(()) => return Ok(Known::BySelf),
+            Err(Refused::Removed) => ("it was removed from this cluster", Disowned::Removed),
             Err(Refused::Wiped) => {
-                ("it was here before with another data directory, and must join anew", Some(Disowned::Wiped))
+                ("it was here before with another data directory, and must join anew", Disowned::Wiped)
             }
         };
-        Err(Barred { reason: reason.to_owned(), disowned })
+        Err(Barred { reason: reason.to_owned(), disowned: Some(disowned) })
+    }
+
+    fn own_urls(&self) -> Vec<String> {
+        self.roster.load().members.get(&self.id).map(|info| info.peer_urls.clone()).unwrap_or_default()
     }
 
     fn expected(&self, peer: u64) -> u64 {

@@ -1,7 +1,8 @@
 //! What peers send to this member: the gRPC service.
 //!
 //! A stream is heard only after its handshake. Whenever something changes that may end one (peers, a newer stream of
-//! the same member, shutdown) `Hub::changes` moves and each stream looks again whether it is still wanted.
+//! the same member, shutdown) `Hub::changes` moves and each stream looks again whether it is still wanted. One of a member
+//! that is only known by what it says is wanted as long as it is a guest, so that nobody is heard who is not answered.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -10,7 +11,6 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use arc_swap::ArcSwap;
 use axum::extract::ConnectInfo;
 use futures_util::Stream;
 use futures_util::stream::unfold;
@@ -22,8 +22,9 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::dial::one_line;
 use super::handshake::Caller;
 use super::peer::{Peer, status_text};
+use super::peers::Peers;
 use super::snapshot::Assembly;
-use super::{Core, Peers, handshake, lock};
+use super::{Core, Known, handshake, lock};
 use crate::proto::peer::peer_server;
 use crate::proto::peer::{Closed, Frame, Receipt, SnapshotChunk};
 
@@ -33,7 +34,7 @@ const REFUSALS_MAX: usize = 64;
 /// What all inbound streams share.
 pub(super) struct Hub {
     core: Arc<Core>,
-    pub(super) peers: ArcSwap<Peers>,
+    peers: Arc<Peers>,
     /// Moves when streams are to look whether they are still wanted.
     changes: watch::Sender<u64>,
     stopping: AtomicBool,
@@ -46,10 +47,10 @@ pub(super) struct Hub {
 }
 
 impl Hub {
-    pub(super) fn new(core: Arc<Core>) -> Arc<Self> {
+    pub(super) fn new(core: Arc<Core>, peers: Arc<Peers>) -> Arc<Self> {
         Arc::new(Self {
             core,
-            peers: ArcSwap::default(),
+            peers,
             changes: watch::Sender::new(0),
             stopping: AtomicBool::new(false),
             exchanges: Mutex::default(),
@@ -71,7 +72,7 @@ impl Hub {
     }
 
     fn peer(&self, id: u64) -> Option<Arc<Peer>> {
-        self.peers.load().get(&id).cloned()
+        self.peers.listed().get(id).cloned()
     }
 
     fn number(&self) -> u64 {
@@ -83,8 +84,14 @@ impl Hub {
         if self.stopping.load(Ordering::SeqCst) {
             return Some(Status::unavailable("this member is shutting down"));
         }
-        let barred = self.core.inbox.admits(from.member, from.incarnation).err()?;
-        Some(handshake::refusal(self.core.identity.member_id, from.member, &barred))
+        match self.core.inbox.admits(from.member, from.incarnation) {
+            Ok(Known::AsMember) => None,
+            Ok(Known::BySelf) if self.peer(from.member).is_some() => None,
+            Ok(Known::BySelf) => {
+                Some(Status::unavailable("too many call that are not known here; call again"))
+            }
+            Err(barred) => Some(handshake::refusal(self.core.identity.member_id, from.member, &barred)),
+        }
     }
 
     /// The member that a request is from, once it is checked, and where it is.
@@ -98,12 +105,16 @@ impl Hub {
         match handshake::check(request.metadata(), self.core.identity, admits) {
             Ok(caller) => {
                 lock(&self.refusals).remove(&caller.member);
+                if caller.known == Known::BySelf {
+                    self.peers.welcome(caller.member, caller.urls.clone());
+                    self.changed();
+                }
                 Ok((caller, address))
             }
             Err(status) => {
                 let from = handshake::claimed(request.metadata());
                 if handshake::knows_another(request.metadata(), self.core.identity)
-                    && self.peers.load().contains_key(&from)
+                    && self.peers.listed().member(from).is_some()
                 {
                     self.core.inbox.disowned(from, super::Disowned::Wiped);
                 }

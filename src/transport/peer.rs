@@ -357,7 +357,7 @@ pub(super) fn status_text(status: &Status) -> String {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::{Barred, Disowned, Inbox, PeerIdentity, TransportConfig};
+    use super::super::{Barred, Disowned, Inbox, Known, PeerIdentity, TransportConfig};
     use super::*;
     use crate::proto::state::Record;
 
@@ -370,8 +370,11 @@ mod tests {
         fn unreachable(&self, _: u64) {}
         fn connected(&self, _: u64) {}
         fn snapshot_sent(&self, _: u64, _: bool) {}
-        fn admits(&self, _: u64, _: u64) -> Result<(), Barred> {
-            Ok(())
+        fn admits(&self, _: u64, _: u64) -> Result<Known, Barred> {
+            Ok(Known::AsMember)
+        }
+        fn own_urls(&self) -> Vec<String> {
+            Vec::new()
         }
         fn expected(&self, _: u64) -> u64 {
             0

@@ -146,6 +146,37 @@ def change_while_one_is_down(ctx):
     expect(not dead.healthy(), "a removed member calls itself healthy")
 
 
+@check("members-led-by-a-stranger", timeout=150)
+def led_by_a_stranger(ctx):
+    """A member that was away comes back to a leader that was added meanwhile, with nobody else there to tell it of that one."""
+    members = ctx.static_cluster(extra=SMALL_LOGS)
+    away = next(member for member in members if not member.leads())
+    there = [member for member in members if member is not away]
+    ctx.put(there[0], "/before", "v")
+    away.kill()
+    stranger = join(ctx, there[0], "m4")
+    leader = ctx.leader([*there, stranger])
+    left = next(member for member in there if member is not leader)
+    other = next(member for member in there if member is not left)
+    remove(ctx, other, left)
+    left.kill()
+    ctx.put(other, "/meanwhile", "v")
+    # Of three voters the stranger is left, and the one that was away, which lacks too much to lead.
+    other.kill()
+    started = time.monotonic()
+    away.start()
+    eventually(lambda: away.healthy() and stranger.leads(), 30, "the member that was away follows the new one")
+    ctx.note(f"followed after {time.monotonic() - started:.1f} s")
+    for path in ("/before", "/meanwhile"):
+        expect_equal(ctx.get(away, path).node["value"], "v", f"{path} on the member that was away")
+    ctx.put(away, "/through/away", "v")
+    expect_equal(ctx.get(stranger, "/through/away").node["value"], "v", "what the member that was away acknowledged")
+    eventually(lambda: sorted(entry["name"] for entry in listed(ctx, away).values()) == sorted(m.name for m in (away, other, stranger)),
+               10, "the member that was away lists the new one")  # fmt: skip
+    other.start()
+    ctx.wait_healthy([away, other, stranger])
+
+
 @check("members-wiped", timeout=120)
 def wiped(ctx):
     """A member that lost its data does not vote under its old name; it is told how to come back, and does."""

@@ -1,6 +1,6 @@
 //! Transports that talk to each other over real sockets.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tonic::{Request, Response, Status, Streaming};
 
+mod guests;
 mod hostile;
 mod links;
 mod snapshots;
@@ -37,6 +38,9 @@ enum Told {
 struct Recorder {
     told: UnboundedSender<Told>,
     barred: Mutex<HashMap<u64, String>>,
+    /// Who is known by what it says of itself, only.
+    guests: Mutex<BTreeSet<u64>>,
+    url: String,
 }
 
 impl Recorder {
@@ -62,9 +66,13 @@ impl Inbox for Recorder {
     fn snapshot_sent(&self, peer: u64, ok: bool) {
         self.tell(Told::SnapshotSent(peer, ok));
     }
-    fn admits(&self, member: u64, _: u64) -> Result<(), Barred> {
+    fn admits(&self, member: u64, _: u64) -> Result<Known, Barred> {
+        let known = if lock(&self.guests).contains(&member) { Known::BySelf } else { Known::AsMember };
         let barred = lock(&self.barred).get(&member).cloned();
-        barred.map_or(Ok(()), |reason| Err(Barred { reason, disowned: Some(Disowned::Removed) }))
+        barred.map_or(Ok(known), |reason| Err(Barred { reason, disowned: Some(Disowned::Removed) }))
+    }
+    fn own_urls(&self) -> Vec<String> {
+        vec![self.url.clone()]
     }
     fn expected(&self, _: u64) -> u64 {
         0
@@ -91,7 +99,9 @@ impl Member {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, told) = unbounded_channel();
-        let recorder = Arc::new(Recorder { told: sender, barred: Mutex::default() });
+        let url = format!("http://{address}");
+        let recorder =
+            Arc::new(Recorder { told: sender, barred: Mutex::default(), guests: Mutex::default(), url });
         let extra = Router::new().route("/version", get(|| async { "2" }));
         let identity = PeerIdentity { cluster_id, member_id, incarnation: 0 };
         let transport = Transport::start(identity, vec![listener], recorder.clone(), extra, config);
