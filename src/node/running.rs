@@ -5,6 +5,7 @@ use super::bootstrap;
 use super::config::{Config, HttpUrl};
 use super::core_thread::adopt;
 use super::driver::DriverInput;
+use super::incoming::Entrance;
 use super::listen::listen;
 use super::parts::Parts;
 use super::wire::{MemberInbox, Peers};
@@ -100,8 +101,8 @@ impl Node {
             incarnation: started.incarnation,
         };
         let inbox = MemberInbox {
+            entrance: Entrance::new(&data_dir, started.driver.clone(), bootstrap::limits(&config)),
             driver: started.driver.clone(),
-            limits: bootstrap::limits(&config),
             roster: Arc::clone(&started.roster),
             id: started.member_id,
             received: started.peers.received(),

@@ -2,12 +2,12 @@
 
 use super::StartError;
 use super::driver::DriverInput;
+use super::incoming::Entrance;
 use super::traffic::AppendCounter;
 use crate::http::backend::{PeerTraffic, Traffic};
-use crate::proto::{peer, state};
+use crate::proto::peer;
 use crate::replica::{Input, Outgoing, Refused, Roster, State};
-use crate::store::HistoryLimits;
-use crate::transport::{self, Barred, Disowned, Inbox, Known, PeerStats, RoundTrips, Transport};
+use crate::transport::{self, Barred, Disowned, Gathering, Inbox, Known, PeerStats, RoundTrips, Transport};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use protobuf::Message as _;
@@ -61,7 +61,8 @@ impl Peers {
     pub(super) fn send_snapshot(&self, to: u64, message: &Message, state: State) {
         let Some(transport) = &*self.transport.load() else { return };
         let Some(message) = encode(message) else { return };
-        transport.send_snapshot(to, message, Box::new(state.into_records()));
+        // A clone costs nothing.
+        transport.send_snapshot(to, message, Box::new(move || Box::new(state.clone().into_records())));
     }
 
     /// How many peers there is a connection to.
@@ -112,14 +113,14 @@ fn encode(message: &Message) -> Option<Bytes> {
     message.write_to_bytes().ok().map(Bytes::from)
 }
 
-fn decode(bytes: &Bytes) -> Option<Message> {
+pub(super) fn decode(bytes: &Bytes) -> Option<Message> {
     Message::parse_from_carllerche_bytes(bytes).ok()
 }
 
 /// What arrives from the other members.
 pub(super) struct MemberInbox {
     pub driver: mpsc::Sender<DriverInput>,
-    pub limits: HistoryLimits,
+    pub entrance: Entrance,
     pub roster: Arc<ArcSwap<Roster>>,
     /// This member's own id, for what it is told about itself.
     pub id: u64,
@@ -150,27 +151,9 @@ impl Inbox for MemberInbox {
         self.push(Input::Frame { from, messages, forwarded: frame.forwarded, beacon: frame.beacon });
     }
 
-    fn snapshot(&self, from: u64, raft: Bytes, records: Vec<state::Record>) {
-        let (driver, limits) = (self.driver.clone(), self.limits);
-        let work = move || {
-            let Some(message) = decode(&raft).filter(|m| m.from == from) else { return };
-            match State::from_records(&records, limits) {
-                Ok(state) => {
-                    let input = Input::Snapshot { message: Box::new(message), state: Box::new(state) };
-                    let _ = driver.blocking_send(DriverInput::Input(input));
-                }
-                Err(error) => {
-                    tracing::error!(
-                        peer = format_args!("{from:x}"),
-                        error,
-                        "a snapshot is not usable; dropped"
-                    );
-                }
-            }
-        };
-        if let Err(error) = std::thread::Builder::new().name("snapshot".into()).spawn(work) {
-            tracing::error!(%error, "could not start a thread for a snapshot");
-        }
+    fn gather(&self) -> Result<Box<dyn Gathering>, String> {
+        let incoming = self.entrance.open().map_err(|error| error.to_string())?;
+        Ok(Box::new(incoming))
     }
 
     fn unreachable(&self, peer: u64) {

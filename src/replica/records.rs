@@ -10,6 +10,7 @@ use crate::proto::state::{self, Head, History, Membership, Page, Record, record:
 use crate::store::{Action, ClusterTime, Event, HistoryLimits, Key, Node, Store};
 use bytes::Bytes;
 use raft::eraftpb::ConfState;
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -61,13 +62,26 @@ impl State {
     /// # Errors
     /// What is wrong with the records.
     pub fn from_records(records: &[Record], limits: HistoryLimits) -> Result<Self, String> {
-        let Some(Body::Head(head)) = records.first().and_then(|r| r.body.as_ref()) else {
+        Self::from_stream(records.iter().map(Ok), limits)
+    }
+
+    /// Rebuilds a state from records as they come; they are not kept.
+    ///
+    /// # Errors
+    /// What is wrong with the records, or the first error among them.
+    pub fn from_stream<R: Borrow<Record>>(
+        records: impl IntoIterator<Item = Result<R, String>>,
+        limits: HistoryLimits,
+    ) -> Result<Self, String> {
+        let mut records = records.into_iter();
+        let first = records.next().transpose()?;
+        let Some(Body::Head(head)) = first.as_ref().and_then(|record| record.borrow().body.as_ref()) else {
             return Err("the first record is not a head".into());
         };
         let mut nodes = Vec::new();
         let mut events = Vec::new();
-        for record in &records[1..] {
-            match &record.body {
+        for record in records {
+            match &record?.borrow().body {
                 Some(Body::Page(page)) => {
                     for node in &page.nodes {
                         nodes.push(node_from(node));

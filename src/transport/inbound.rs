@@ -19,14 +19,14 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::arrivals::Arrivals;
 use super::dial::one_line;
 use super::handshake::Caller;
 use super::peer::{Peer, status_text};
 use super::peers::Peers;
-use super::snapshot::Assembly;
 use super::{Core, Known, handshake, lock};
 use crate::proto::peer::peer_server;
-use crate::proto::peer::{Closed, Frame, Receipt, SnapshotChunk};
+use crate::proto::peer::{Closed, Frame, Receipt, SnapshotChunk, SnapshotHeld, SnapshotOffer};
 
 /// How many members' last refusals are remembered, to log each once.
 const REFUSALS_MAX: usize = 64;
@@ -40,21 +40,21 @@ pub(super) struct Hub {
     stopping: AtomicBool,
     /// The number of each member's current stream.
     exchanges: Mutex<HashMap<u64, u64>>,
-    /// The number of the current install: one at a time, the newest wins, so that one state at most is gathered.
-    install: AtomicU64,
+    arrivals: Arc<Arrivals>,
     numbers: AtomicU64,
     refusals: Mutex<HashMap<u64, String>>,
 }
 
 impl Hub {
     pub(super) fn new(core: Arc<Core>, peers: Arc<Peers>) -> Arc<Self> {
+        let arrivals = Arrivals::new(core.clone());
         Arc::new(Self {
             core,
             peers,
+            arrivals,
             changes: watch::Sender::new(0),
             stopping: AtomicBool::new(false),
             exchanges: Mutex::default(),
-            install: AtomicU64::new(0),
             numbers: AtomicU64::new(1),
             refusals: Mutex::default(),
         })
@@ -162,6 +162,15 @@ impl peer_server::Peer for Service {
             }
         });
         Ok(Response::new(Box::pin(receipts)))
+    }
+
+    async fn offer(&self, request: Request<SnapshotOffer>) -> Result<Response<SnapshotHeld>, Status> {
+        let (caller, _) = self.0.greet(&request)?;
+        self.0.arrivals.begin();
+        self.0.changed();
+        let (arrivals, snapshot) = (self.0.arrivals.clone(), request.into_inner().snapshot);
+        let held = on_a_thread(move || arrivals.held(caller.member, snapshot)).await?;
+        Ok(Response::new(held))
     }
 
     async fn install(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<Closed>, Status> {
@@ -284,34 +293,47 @@ impl Hub {
         from: &Caller,
         mut chunks: Streaming<SnapshotChunk>,
     ) -> Result<(), Status> {
-        let number = self.number();
-        self.install.store(number, Ordering::SeqCst);
+        let number = self.arrivals.begin();
         self.changed();
         let mut changes = self.changes.subscribe();
         changes.mark_changed();
-        let mut assembly = Assembly::new(&self.core.config);
-        let broken = |reason| Status::data_loss(format!("the snapshot is broken: {reason}"));
+        let mut snapshot = None;
         loop {
             let chunk = tokio::select! {
                 biased;
                 _ = changes.changed() => {
-                    if self.install.load(Ordering::SeqCst) != number {
-                        return Err(Status::aborted("a newer snapshot took over"));
-                    }
+                    self.arrivals.check_current(number)?;
                     self.unwanted(from).map_or(Ok(()), Err)?;
                     continue;
                 }
                 chunk = timeout(self.core.config.snapshot_stall, chunks.message()) => chunk,
             };
+            let (arrivals, from) = (self.arrivals.clone(), from.member);
             match chunk {
-                Ok(Ok(Some(chunk))) => assembly.add(chunk).map_err(broken)?,
-                Ok(Ok(None)) => break,
+                Ok(Ok(Some(chunk))) => {
+                    snapshot = Some((from, chunk.snapshot));
+                    // The next chunk is not asked for before this one is kept: that holds up a sender that is faster.
+                    if on_a_thread(move || arrivals.add(number, from, chunk)).await? {
+                        return Ok(());
+                    }
+                }
+                Ok(Ok(None)) => {
+                    if let Some(id) = snapshot {
+                        on_a_thread(move || Ok(arrivals.discard(id))).await?;
+                    }
+                    return Err(Status::data_loss("the snapshot is broken: it ends before its tail"));
+                }
                 Ok(Err(status)) => return Err(status),
                 Err(_) => return Err(Status::deadline_exceeded("the snapshot makes no progress")),
             }
         }
-        let (raft, records) = assembly.finish().map_err(broken)?;
-        self.core.inbox.snapshot(from.member, raft, records);
-        Ok(())
     }
+}
+
+/// Does what blocks.
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Status::aborted(format!("a thread ended: {error}"))))
 }

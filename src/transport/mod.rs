@@ -16,7 +16,9 @@
 //! A message that is larger than a frame, and what HTTP/2 and the kernel have taken already, still hold up a heartbeat
 //! behind them: up to about 2 MiB on a link that is slower than its traffic. Frames are kept small for that reason.
 
+mod arrivals;
 mod config;
+mod deliver;
 mod dial;
 mod handshake;
 mod inbound;
@@ -49,6 +51,7 @@ use crate::proto::command::Batch;
 use crate::proto::peer::peer_server::PeerServer;
 use crate::proto::peer::{Beacon, Frame};
 use crate::proto::state::Record;
+use deliver::Delivery;
 use inbound::{Hub, Service};
 use peer::Wanted;
 use peers::Peers;
@@ -95,12 +98,36 @@ pub struct Barred {
     pub disowned: Option<Disowned>,
 }
 
+/// The records of a snapshot, as they are made.
+pub type Records = Box<dyn Iterator<Item = Record> + Send>;
+
+/// Makes the records of one snapshot, without a tail: the same each time, as often as a connection breaks.
+pub type Source = Box<dyn Fn() -> Records + Send + Sync>;
+
+/// Where one snapshot that arrives is gathered; dropped if it is not to be whole any more. Its calls block: they are made
+/// on threads for that.
+pub trait Gathering: Send {
+    /// Its next records, encoded.
+    ///
+    /// # Errors
+    /// They cannot be kept; why. The snapshot is given up.
+    fn add(&mut self, records: &[Bytes]) -> Result<(), String>;
+    /// All of it has come and is as it was sent: it is to be made use of. With the encoded raft message that announces it.
+    ///
+    /// # Errors
+    /// It is of no use; why.
+    fn complete(self: Box<Self>, from: u64, raft: Bytes) -> Result<(), String>;
+}
+
 /// What the transport tells the member. Called on the runtime's threads: must not block.
 pub trait Inbox: Send + Sync + 'static {
     /// A frame arrived.
     fn frame(&self, from: u64, frame: Frame);
-    /// A whole snapshot arrived: the encoded raft message and the records, without the tail that verified them.
-    fn snapshot(&self, from: u64, raft: Bytes, records: Vec<Record>);
+    /// A snapshot begins to arrive. Called on a thread that may block.
+    ///
+    /// # Errors
+    /// It cannot be gathered; why.
+    fn gather(&self) -> Result<Box<dyn Gathering>, String>;
     /// Messages to this peer were lost. Called once for each connection that broke, each overflow of the queue, and
     /// each time without a connection that lasts too long for what waits.
     fn unreachable(&self, peer: u64);
@@ -208,10 +235,10 @@ impl Transport {
         }
     }
 
-    /// Sends a snapshot: the encoded raft message that announces it, and its records without a tail. The records are
-    /// pulled on a blocking thread as fast as the peer takes them. One at a time for each peer: a newer one replaces
-    /// one that is on its way, and `snapshot_sent` then tells of the newer one only.
-    pub fn send_snapshot(&self, to: u64, raft: Bytes, records: Box<dyn Iterator<Item = Record> + Send>) {
+    /// Sends a snapshot: the encoded raft message that announces it, and its records. They are pulled on a blocking thread
+    /// as fast as the peer takes them; where a connection breaks, what is left goes on the next. One at a time for each
+    /// peer: a newer one replaces one that is on its way, and `snapshot_sent` then tells of the newer one only.
+    pub fn send_snapshot(&self, to: u64, raft: Bytes, source: Source) {
         let core = self.0.core.clone();
         let Some(peer) = self.0.peers.listed().get(to).cloned() else {
             core.inbox.snapshot_sent(to, false);
@@ -224,7 +251,7 @@ impl Transport {
         let task = self.0.runtime.spawn({
             let peer = peer.clone();
             async move {
-                let sent = snapshot::send(core.clone(), peer, raft, records).await;
+                let sent = Delivery::new(core.clone(), peer, raft, source).run().await;
                 if let Err(reason) = &sent {
                     tracing::warn!(peer = format_args!("{to:x}"), %reason, "a snapshot was not delivered");
                 }

@@ -357,16 +357,17 @@ pub(super) fn status_text(status: &Status) -> String {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::{Barred, Disowned, Inbox, Known, PeerIdentity, TransportConfig};
+    use super::super::{Barred, Disowned, Gathering, Inbox, Known, PeerIdentity, TransportConfig};
     use super::*;
-    use crate::proto::state::Record;
 
     /// An inbox that nobody reads.
     struct Nobody;
 
     impl Inbox for Nobody {
         fn frame(&self, _: u64, _: Frame) {}
-        fn snapshot(&self, _: u64, _: Bytes, _: Vec<Record>) {}
+        fn gather(&self) -> Result<Box<dyn Gathering>, String> {
+            Err("nobody gathers".to_owned())
+        }
         fn unreachable(&self, _: u64) {}
         fn connected(&self, _: u64) {}
         fn snapshot_sent(&self, _: u64, _: bool) {}

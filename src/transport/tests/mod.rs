@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::routing::get;
+use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -18,7 +19,7 @@ mod snapshots;
 
 use super::*;
 use crate::proto::peer::peer_client::PeerClient;
-use crate::proto::peer::{Closed, Receipt, SnapshotChunk, peer_server};
+use crate::proto::peer::{Closed, Receipt, SnapshotChunk, SnapshotHeld, SnapshotOffer, peer_server};
 use crate::proto::state::{Node, Page, record::Body};
 
 const CLUSTER: u64 = 0xc1;
@@ -54,8 +55,8 @@ impl Inbox for Recorder {
     fn frame(&self, from: u64, frame: Frame) {
         self.tell(Told::Frame(from, frame));
     }
-    fn snapshot(&self, from: u64, raft: Bytes, records: Vec<Record>) {
-        self.tell(Told::Snapshot(from, raft, records));
+    fn gather(&self) -> Result<Box<dyn Gathering>, String> {
+        Ok(Box::new(Gathered { told: self.told.clone(), records: Vec::new() }))
     }
     fn unreachable(&self, peer: u64) {
         self.tell(Told::Unreachable(peer));
@@ -79,6 +80,26 @@ impl Inbox for Recorder {
     }
     fn disowned(&self, by: u64, how: Disowned) {
         self.tell(Told::Disowned(by, how));
+    }
+}
+
+/// Gathers in memory.
+struct Gathered {
+    told: UnboundedSender<Told>,
+    records: Vec<Record>,
+}
+
+impl Gathering for Gathered {
+    fn add(&mut self, records: &[Bytes]) -> Result<(), String> {
+        for record in records {
+            self.records.push(Record::decode(record.clone()).map_err(|error| error.to_string())?);
+        }
+        Ok(())
+    }
+
+    fn complete(self: Box<Self>, from: u64, raft: Bytes) -> Result<(), String> {
+        let _ = self.told.send(Told::Snapshot(from, raft, self.records));
+        Ok(())
     }
 }
 
@@ -164,6 +185,11 @@ fn numbered(number: u64) -> Bytes {
 fn record(size: usize) -> Record {
     let node = Node { value: vec![7; size].into(), ..Node::default() };
     Record { body: Some(Body::Page(Page { nodes: vec![node] })) }
+}
+
+/// Makes these records, each time.
+fn source(records: Vec<Record>) -> Source {
+    Box::new(move || Box::new(records.clone().into_iter()))
 }
 
 /// Two members, a knowing b and connected to it.
