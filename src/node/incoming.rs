@@ -5,20 +5,21 @@
 use super::driver::DriverInput;
 use super::wire::decode;
 use crate::replica::{Input, State};
-use crate::storage::{DataDir, Spool, StorageError};
+use crate::storage::{DataDir, Spool};
 use crate::store::HistoryLimits;
 use crate::transport::Gathering;
 use bytes::Bytes;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::mpsc;
 
 /// Where the states of leaders come in.
 pub(super) struct Entrance {
-    data_dir: Arc<DataDir>,
+    /// Not held: who stops waits until the directory is free for another start.
+    data_dir: Weak<DataDir>,
     driver: mpsc::Sender<DriverInput>,
     limits: HistoryLimits,
-    numbers: AtomicU64,
+    /// What is left of the disk to the log.
+    reserve_bytes: u64,
     /// Held while a state is made.
     making: Arc<Mutex<()>>,
 }
@@ -28,18 +29,17 @@ impl Entrance {
         data_dir: &Arc<DataDir>,
         driver: mpsc::Sender<DriverInput>,
         limits: HistoryLimits,
+        reserve_bytes: u64,
     ) -> Self {
-        let (data_dir, making) = (Arc::clone(data_dir), Arc::default());
-        Self { data_dir, driver, limits, numbers: AtomicU64::new(1), making }
+        let (data_dir, making) = (Arc::downgrade(data_dir), Arc::default());
+        Self { data_dir, driver, limits, reserve_bytes, making }
     }
 
-    pub(super) fn open(&self) -> Result<Incoming, StorageError> {
-        Ok(Incoming {
-            spool: self.data_dir.spool(self.numbers.fetch_add(1, Ordering::Relaxed))?,
-            driver: self.driver.clone(),
-            limits: self.limits,
-            making: Arc::clone(&self.making),
-        })
+    pub(super) fn open(&self) -> Result<Incoming, String> {
+        let data_dir = self.data_dir.upgrade().ok_or("the member is stopping")?;
+        let spool = data_dir.spool(rand::random(), self.reserve_bytes).map_err(|error| error.to_string())?;
+        let (driver, limits, making) = (self.driver.clone(), self.limits, Arc::clone(&self.making));
+        Ok(Incoming { spool, driver, limits, making })
     }
 }
 

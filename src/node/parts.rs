@@ -9,6 +9,7 @@ use super::config::Config;
 use super::core_thread::CoreRuntime;
 use super::disk::{DiskStats, LogThread};
 use super::driver::{self, Driver, DriverInput};
+use super::incoming::Entrance;
 use super::links::{KnownStatus, Links, Settings};
 use super::space::{Space, SpaceWatch};
 use super::view::view_of;
@@ -37,6 +38,7 @@ pub(super) struct Parts {
     pub(super) linger: oneshot::Sender<()>,
     pub(super) roster: Arc<ArcSwap<Roster>>,
     pub(super) peers: Peers,
+    pub(super) entrance: Entrance,
     pub(super) others: std::collections::BTreeMap<u64, Vec<String>>,
     pub(super) ended: watch::Receiver<Option<Result<(), String>>>,
     pub(super) threads: Vec<JoinHandle<()>>,
@@ -101,7 +103,10 @@ impl Parts {
         };
         space_watch.begin();
         let mut storage = storage;
-        storage.checkpoints.set_reserve_bytes(space.figures().1 / 2);
+        // What is written in the background leaves this much to the log.
+        let reserve_bytes = space.figures().1 / 2;
+        storage.checkpoints.set_reserve_bytes(reserve_bytes);
+        let entrance = Entrance::new(data_dir, driver_in.clone(), bootstrap::limits(config), reserve_bytes);
         let (ended_in, ended) = watch::channel(None);
         let checkpoints = Arc::new(storage.checkpoints);
         let disk_stats = Arc::new(DiskStats::default());
@@ -176,6 +181,7 @@ impl Parts {
             linger,
             roster,
             peers,
+            entrance,
             others,
             ended,
             threads,

@@ -5,7 +5,6 @@ use super::bootstrap;
 use super::config::{Config, HttpUrl};
 use super::core_thread::adopt;
 use super::driver::DriverInput;
-use super::incoming::Entrance;
 use super::listen::listen;
 use super::parts::Parts;
 use super::wire::{MemberInbox, Peers};
@@ -101,7 +100,7 @@ impl Node {
             incarnation: started.incarnation,
         };
         let inbox = MemberInbox {
-            entrance: Entrance::new(&data_dir, started.driver.clone(), bootstrap::limits(&config)),
+            entrance: started.entrance,
             driver: started.driver.clone(),
             roster: Arc::clone(&started.roster),
             id: started.member_id,

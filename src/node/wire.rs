@@ -152,8 +152,7 @@ impl Inbox for MemberInbox {
     }
 
     fn gather(&self) -> Result<Box<dyn Gathering>, String> {
-        let incoming = self.entrance.open().map_err(|error| error.to_string())?;
-        Ok(Box::new(incoming))
+        Ok(Box::new(self.entrance.open()?))
     }
 
     fn unreachable(&self, peer: u64) {

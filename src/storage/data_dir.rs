@@ -155,9 +155,9 @@ impl DataDir {
         Ok(Storage { log, checkpoints, recovered })
     }
 
-    /// A new file for a snapshot that arrives; at most one of each number at a time.
-    pub fn spool(&self, number: u64) -> Result<Spool, StorageError> {
-        Spool::create(&self.member.join(format!("incoming-{number}{}", files::UNFINISHED)))
+    /// A new file for a snapshot that arrives; each has a name of its own. So much of the disk is left to the log.
+    pub fn spool(&self, name: u64, reserve_bytes: u64) -> Result<Spool, StorageError> {
+        Spool::create(&self.member.join(format!("incoming-{name:x}{}", files::UNFINISHED)), reserve_bytes)
     }
 
     pub(crate) fn identity_path(&self) -> PathBuf {

@@ -9,7 +9,7 @@
 //!     log/                    raft-engine: entries, hard state, the log's base; `synced` is the evidence of what was
 //!                             acknowledged
 //!     state/INDEX/            one checkpoint: an immutable sled database and its MANIFEST
-//!     incoming-N.tmp          a leader's snapshot while it arrives
+//!     incoming-NAME.tmp       a leader's snapshot while it arrives
 //! ```
 //!
 //! Invariants:

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use xxhash_rust::xxh3::Xxh3Default;
 
+use super::database::check_space;
 use super::error::{Doing, StorageError};
 use super::files;
 use crate::proto::state::Record;
@@ -25,6 +26,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 pub struct Spool {
     file: Removed<BufWriter<File>>,
     written: Sum,
+    reserve_bytes: u64,
 }
 
 /// What was written, or read.
@@ -67,17 +69,19 @@ impl<F> Drop for Removed<F> {
 }
 
 impl Spool {
-    /// Makes the file; there must be none of that name.
-    pub(super) fn create(path: &Path) -> Result<Self, StorageError> {
+    /// Makes the file; there must be none of that name. It takes no more of the disk when less than `reserve_bytes` are left.
+    pub(super) fn create(path: &Path, reserve_bytes: u64) -> Result<Self, StorageError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         let file = options.open(path).doing("creating", path)?;
         let file = Removed { file: BufWriter::with_capacity(BUFFER_BYTES, file), path: path.to_path_buf() };
-        Ok(Self { file, written: Sum::default() })
+        Ok(Self { file, written: Sum::default(), reserve_bytes })
     }
 
     /// Puts records behind those that are there.
     pub fn append(&mut self, records: &[Bytes]) -> Result<(), StorageError> {
+        let dir = self.file.path.parent().unwrap_or(Path::new("."));
+        check_space("keeping a snapshot in", dir, self.reserve_bytes)?;
         for record in records {
             let length = u32::try_from(record.len()).map_err(io::Error::other);
             let written = length.and_then(|length| {
@@ -161,7 +165,7 @@ mod tests {
     /// A spool with a hundred records, and its file once more.
     fn filled(dir: &Path) -> (Spool, File) {
         let path = dir.join("incoming.tmp");
-        let mut spool = Spool::create(&path).unwrap();
+        let mut spool = Spool::create(&path, 0).unwrap();
         let records: Vec<_> = (0..100).map(|number| Bytes::from(record(number).encode_to_vec())).collect();
         for chunk in records.chunks(7) {
             spool.append(chunk).unwrap();
@@ -178,12 +182,20 @@ mod tests {
     fn what_was_put_in_is_read_back_and_the_file_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let (spool, _) = filled(dir.path());
-        assert!(Spool::create(&dir.path().join("incoming.tmp")).is_err(), "nobody takes it from another");
+        assert!(Spool::create(&dir.path().join("incoming.tmp"), 0).is_err(), "nobody takes it from another");
         assert_eq!(read(spool).unwrap(), (0..100).map(record).collect::<Vec<_>>());
         drop(filled(dir.path()));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-        let empty = Spool::create(&dir.path().join("incoming.tmp")).unwrap();
+        let empty = Spool::create(&dir.path().join("incoming.tmp"), 0).unwrap();
         assert_eq!(read(empty).unwrap(), []);
+    }
+
+    #[test]
+    fn the_reserve_is_left_to_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::create(&dir.path().join("incoming.tmp"), u64::MAX).unwrap();
+        let refused = spool.append(&[Bytes::from_static(b"x")]);
+        assert!(matches!(refused, Err(StorageError::Full { .. })), "{refused:?}");
     }
 
     #[test]

@@ -63,8 +63,17 @@ impl Delivery {
         Self { core, peer, title, source, taken, all_taken }
     }
 
-    /// Sends all of it; an error says why it was given up.
+    /// Sends all of it; an error says why it was given up. One that is given up in its midst is told of after a pause:
+    /// another will follow, perhaps to the same end.
     pub(super) async fn run(self) -> Result<(), String> {
+        let sent = self.send().await;
+        if sent.is_err() && self.taken.load(Ordering::Relaxed) > 0 {
+            sleep(self.core.config.backoff_max).await;
+        }
+        sent
+    }
+
+    async fn send(&self) -> Result<(), String> {
         let config = &self.core.config;
         let mut backoff = config.backoff_min;
         let mut progress = (0, Instant::now());
