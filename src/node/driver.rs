@@ -339,6 +339,9 @@ impl Driver {
         if changed {
             log_change(before, &standing);
         }
+        if before.leader == before.id && !standing.leads {
+            self.links.peers.stop_snapshots();
+        }
         let leader_since = if changed { Instant::now() } else { known.leader_since };
         let status = Status {
             leader: standing.leader,

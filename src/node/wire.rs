@@ -65,6 +65,13 @@ impl Peers {
         transport.send_snapshot(to, message, Box::new(move || Box::new(state.clone().into_records())));
     }
 
+    /// This member does not lead any more.
+    pub(super) fn stop_snapshots(&self) {
+        if let Some(transport) = &*self.transport.load() {
+            transport.stop_snapshots();
+        }
+    }
+
     /// How many peers there is a connection to.
     pub(super) fn connected(&self) -> usize {
         let transport = self.transport.load();

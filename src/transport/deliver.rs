@@ -5,28 +5,51 @@
 //! how much it has, and the rest is sent: the records are made once more from the first on, which costs processor time
 //! and no memory. A peer that took nothing yet, or takes nothing for too long, is given up.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::poll_fn;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::dial::dial;
-use super::peer::{Peer, status_text};
+use super::handshake::status_text;
+use super::peer::Peer;
 use super::snapshot::{Title, cut};
-use super::{Core, Source};
+use super::{Core, Source, lock};
 use crate::proto::peer::peer_client::PeerClient;
 use crate::proto::peer::{SnapshotHeld, SnapshotOffer};
 
 /// Chunks between the thread that encodes records and the connection.
 const CHUNKS_WAITING: usize = 4;
+
+/// The delivery that is under way to a peer, if one is.
+#[derive(Default)]
+pub(super) struct Current(Mutex<Option<AbortHandle>>);
+
+impl Current {
+    /// This one instead of the one before.
+    pub(super) fn begin(&self, delivery: impl FnOnce() -> AbortHandle) {
+        let mut current = lock(&self.0);
+        if let Some(older) = current.take() {
+            older.abort();
+        }
+        *current = Some(delivery());
+    }
+
+    pub(super) fn stop(&self) {
+        if let Some(delivery) = lock(&self.0).take() {
+            delivery.abort();
+        }
+    }
+}
 
 /// A snapshot on its way to one peer.
 pub(super) struct Delivery {

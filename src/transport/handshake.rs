@@ -8,6 +8,7 @@
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
+use super::dial::{one_line, text};
 use super::{Barred, Disowned, Known, PeerIdentity};
 
 const CLUSTER: &str = "quorate-cluster-id";
@@ -165,6 +166,11 @@ pub(super) fn is_refusal(status: &Status) -> bool {
         status.code(),
         Code::FailedPrecondition | Code::PermissionDenied | Code::InvalidArgument | Code::Unimplemented
     )
+}
+
+/// What a status says, with its cause where this side noticed the failure.
+pub(super) fn status_text(status: &Status) -> String {
+    if is_refusal(status) { one_line(status.message()) } else { text(status) }
 }
 
 fn hex(id: u64) -> MetadataValue<Ascii> {

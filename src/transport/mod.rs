@@ -244,21 +244,25 @@ impl Transport {
             core.inbox.snapshot_sent(to, false);
             return;
         };
-        let mut current = lock(&peer.snapshot);
-        if let Some(older) = current.take() {
-            older.abort();
-        }
-        let task = self.0.runtime.spawn({
+        peer.snapshot.begin(|| {
             let peer = peer.clone();
-            async move {
+            let delivery = async move {
                 let sent = Delivery::new(core.clone(), peer, raft, source).run().await;
                 if let Err(reason) = &sent {
                     tracing::warn!(peer = format_args!("{to:x}"), %reason, "a snapshot was not delivered");
                 }
                 core.inbox.snapshot_sent(to, sent.is_ok());
-            }
+            };
+            self.0.runtime.spawn(delivery).abort_handle()
         });
-        *current = Some(task.abort_handle());
+    }
+
+    /// Gives up the snapshots that are on their way: it is not this member's turn any more to send them. Nothing is told of
+    /// them.
+    pub fn stop_snapshots(&self) {
+        for peer in self.0.peers.listed().everybody() {
+            peer.snapshot.stop();
+        }
     }
 
     /// Traffic with each peer that was named.

@@ -41,6 +41,10 @@ impl Listed {
         self.get(id).filter(|_| !self.guests.contains(&id))
     }
 
+    pub(super) fn everybody(&self) -> impl Iterator<Item = &Arc<Peer>> {
+        self.all.values()
+    }
+
     /// Those that the caller named.
     pub(super) fn members(&self) -> impl Iterator<Item = &Arc<Peer>> {
         self.all.values().filter(|peer| !self.guests.contains(&peer.id))
