@@ -320,7 +320,11 @@ impl Hub {
                 }
                 Ok(Ok(None)) => {
                     if let Some(id) = snapshot {
-                        on_a_thread(move || Ok(arrivals.discard(id))).await?;
+                        on_a_thread(move || {
+                            arrivals.discard(id);
+                            Ok(())
+                        })
+                        .await?;
                     }
                     return Err(Status::data_loss("the snapshot is broken: it ends before its tail"));
                 }

@@ -276,12 +276,16 @@ impl Transport {
         let Some(mut listeners) = lock(&self.0.listeners).take() else { return };
         let Some((peers, mut sending)) = self.0.peers.close() else { return };
         let half = self.0.core.config.shutdown_deadline / 2;
-        peers.iter().for_each(|peer| peer.end(Wanted::Drain));
+        for peer in &peers {
+            peer.end(Wanted::Drain);
+        }
         let drained = timeout(half, async { while sending.join_next().await.is_some() {} }).await;
         if drained.is_err() {
             tracing::info!("not everything for the peers could be sent before the end");
         }
-        peers.iter().for_each(|peer| peer.end(Wanted::No));
+        for peer in &peers {
+            peer.end(Wanted::No);
+        }
         self.0.hub.stop();
         self.0.stop.send_replace(true);
         let closed = timeout(half, async { while listeners.join_next().await.is_some() {} }).await;
@@ -303,7 +307,9 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // The tasks of peers and listeners end with their sets; streams that HTTP/2 still holds are told.
         if let Some((peers, _tasks)) = self.peers.close() {
-            peers.iter().for_each(|peer| peer.end(Wanted::No));
+            for peer in &peers {
+                peer.end(Wanted::No);
+            }
         }
         self.hub.stop();
     }

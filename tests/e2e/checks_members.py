@@ -345,6 +345,9 @@ def refusals(ctx):
     """What cannot be is refused in etcd's words, and changes nothing."""
     members = ctx.static_cluster()
     url = f"{members[1].url}/v2/members"
+    # A member has made its client URLs known a moment after it serves.
+    published = lambda: all(entry["clientURLs"] for entry in listed(ctx, members[0]).values())  # noqa: E731
+    eventually(published, 10, "the members' client URLs are known")
     before = listed(ctx, members[0])
     own, peer = next((found, entry["peerURLs"]) for found, entry in before.items() if entry["name"] == "m1")
     table = [
