@@ -57,6 +57,8 @@ pub(super) struct Delivery {
     peer: Arc<Peer>,
     title: Title,
     source: Source,
+    /// So many records the peer had when it was asked last.
+    held: AtomicU64,
     /// Chunks that connections took, and whether the last of the present one was among them.
     taken: Arc<AtomicU64>,
     all_taken: Arc<AtomicBool>,
@@ -82,8 +84,8 @@ impl From<Status> for Failed {
 impl Delivery {
     pub(super) fn new(core: Arc<Core>, peer: Arc<Peer>, raft: bytes::Bytes, source: Source) -> Self {
         let title = Title { snapshot: rand::random(), raft };
-        let (taken, all_taken) = Default::default();
-        Self { core, peer, title, source, taken, all_taken }
+        let (held, taken, all_taken) = Default::default();
+        Self { core, peer, title, source, held, taken, all_taken }
     }
 
     /// Sends all of it; an error says why it was given up. One that is given up in its midst is told of after a pause:
@@ -99,19 +101,22 @@ impl Delivery {
     async fn send(&self) -> Result<(), String> {
         let config = &self.core.config;
         let mut backoff = config.backoff_min;
-        let mut progress = (0, Instant::now());
+        let mut furthest = 0;
+        let mut failing_since = None;
         loop {
             let reason = match self.attempt().await {
                 Ok(()) => return Ok(()),
                 Err(Failed::ForGood(reason)) => return Err(reason),
                 Err(Failed::Broken(reason)) => reason,
             };
-            let taken = self.taken.load(Ordering::Relaxed);
-            if taken > progress.0 {
-                progress = (taken, Instant::now());
+            // What a connection takes is no progress yet: the peer may lose it each time.
+            let held = self.held.load(Ordering::Relaxed);
+            if held > furthest {
+                (furthest, failing_since) = (held, None);
                 backoff = config.backoff_min;
             }
-            if taken == 0 || progress.1.elapsed() >= config.snapshot_stall {
+            let since = *failing_since.get_or_insert_with(Instant::now);
+            if self.taken.load(Ordering::Relaxed) == 0 || since.elapsed() >= config.snapshot_stall {
                 return Err(reason);
             }
             self.log_break(&reason);
@@ -133,6 +138,7 @@ impl Delivery {
         let held = timeout(config.handshake_timeout, client.offer(offer)).await;
         let held = held.map_err(|_| Failed::Broken("the peer does not answer the offer".to_owned()))?;
         let SnapshotHeld { records: skip, complete } = held?.into_inner();
+        self.held.store(skip, Ordering::Relaxed);
         if complete {
             return Ok(());
         }

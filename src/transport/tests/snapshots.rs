@@ -150,3 +150,46 @@ async fn a_snapshot_whose_connection_breaks_goes_on_where_it_was() {
     assert!(passed.len() == 3 && passed[1] >= CUT, "{passed:?}");
     assert!(twice < 8 << 20, "{twice} of {SIZE} bytes went twice: {passed:?}");
 }
+
+/// A member that loses its connection whenever it has got something.
+struct Stumbler(Arc<AtomicUsize>);
+
+#[tonic::async_trait]
+impl peer_server::Peer for Stumbler {
+    type ExchangeStream = futures_util::stream::Pending<Result<Receipt, Status>>;
+
+    async fn exchange(&self, _: Request<Streaming<Frame>>) -> Result<Response<Self::ExchangeStream>, Status> {
+        Ok(Response::new(futures_util::stream::pending()))
+    }
+
+    async fn offer(&self, _: Request<SnapshotOffer>) -> Result<Response<SnapshotHeld>, Status> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(Response::new(SnapshotHeld::default()))
+    }
+
+    async fn install(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<Closed>, Status> {
+        let _ = request.into_inner().message().await;
+        Err(Status::unavailable("fell over"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_keeps_nothing_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (_stop, stop) = watch::channel(false);
+    let config = TransportConfig { snapshot_stall: Duration::from_secs(1), ..TransportConfig::default() };
+    let offers = Arc::new(AtomicUsize::new(0));
+    let service = peer_server::PeerServer::new(Stumbler(offers.clone()));
+    let router = Router::new().route_service("/quorate.peer.Peer/{*m}", service);
+    let port = Port { router, config: config.clone(), permits: Arc::new(Semaphore::new(9)), stop };
+    let serving = tokio::spawn(port.serve(listener));
+
+    let mut a = Member::start_with(CLUSTER, 0xa, "127.0.0.1:0", config).await;
+    a.transport.set_peers(BTreeMap::from([(0xb, vec![url])]));
+    a.expect(Told::Connected(0xb)).await;
+    a.transport.send_snapshot(0xb, Bytes::from_static(b"m"), source(vec![record(1000); 9]));
+    a.expect(Told::SnapshotSent(0xb, false)).await;
+    assert!(offers.load(Ordering::Relaxed) > 1, "it was not tried again");
+    serving.abort();
+}
