@@ -39,7 +39,6 @@ pub(super) struct Parts {
     pub(super) roster: Arc<ArcSwap<Roster>>,
     pub(super) peers: Peers,
     pub(super) entrance: Entrance,
-    pub(super) others: std::collections::BTreeMap<u64, Vec<String>>,
     pub(super) ended: watch::Receiver<Option<Result<(), String>>>,
     pub(super) threads: Vec<JoinHandle<()>>,
 }
@@ -73,7 +72,9 @@ impl Parts {
         );
         let others = recovered.state.members.iter();
         let others = others.filter(|(id, _)| **id != identity.member_id);
-        let others = others.map(|(id, info)| (*id, info.peer_urls.clone())).collect();
+        let peers = Peers::default();
+        // Before the driver runs: it says anew who they are when it applies what is in the log.
+        peers.set_peers(others.map(|(id, info)| (*id, info.peer_urls.clone())).collect());
         let view = Arc::new(ArcSwap::from_pointee(view_of(&recovered.state, 0)));
         let roster = Arc::new(ArcSwap::from_pointee(recovered.state.roster()));
         let replica = Replica::new(replica_config, recovered, clock.now()).map_err(StartError::Damaged)?;
@@ -85,7 +86,6 @@ impl Parts {
         };
         let status = Arc::new(ArcSwap::from_pointee(KnownStatus { status, leader_since: Instant::now() }));
         let watches = Watches::new(Arc::clone(&view));
-        let peers = Peers::default();
         let (driver_in, driver_out) = mpsc::channel(driver::QUEUE_MAX);
         let (disk_in, disk_out) = mpsc::unbounded_channel();
         let (news_in, news_out) = crossbeam_channel::bounded(driver::NEWS_MAX);
@@ -182,7 +182,6 @@ impl Parts {
             roster,
             peers,
             entrance,
-            others,
             ended,
             threads,
         })

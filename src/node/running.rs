@@ -114,7 +114,6 @@ impl Node {
             Transport::start(identity, listeners, Arc::new(inbox), routes, TransportConfig::default())
         };
         started.peers.set(transport);
-        started.peers.set_peers(started.others);
 
         let (stop_http, stopped) = watch::channel(false);
         let mut http = JoinSet::new();

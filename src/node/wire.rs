@@ -13,19 +13,23 @@ use bytes::Bytes;
 use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 /// The way to the other members, for the threads of this one. Empty until the transport has started.
 #[derive(Clone, Default)]
 pub(super) struct Peers {
     transport: Arc<ArcSwapOption<Transport>>,
+    /// Who they are and where, as was said last: perhaps before the transport has started. Held while it is passed on.
+    named: Arc<Mutex<BTreeMap<u64, Vec<String>>>>,
     sent: Arc<AppendCounter>,
     received: Arc<AppendCounter>,
 }
 
 impl Peers {
     pub(super) fn set(&self, transport: Transport) {
+        let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        transport.set_peers(named.clone());
         self.transport.store(Some(Arc::new(transport)));
     }
 
@@ -97,6 +101,8 @@ impl Peers {
     }
 
     pub(super) fn set_peers(&self, peers: BTreeMap<u64, Vec<String>>) {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        named.clone_from(&peers);
         if let Some(transport) = &*self.transport.load() {
             transport.set_peers(peers);
         }
