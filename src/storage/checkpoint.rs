@@ -1,8 +1,9 @@
 //! Checkpoints of the applied state: each an immutable sled database in a directory of its own.
 //!
 //! A checkpoint is built under an unfinished name, fsynced with all its files, listed in its manifest, and renamed. So at
-//! any moment there are whole checkpoints under final names and rubbish under others. The newest two are kept; space
-//! comes back by deleting whole directories, never by sled's own collection.
+//! any moment there are whole checkpoints under final names and rubbish under others. The newest two are kept, and while
+//! another is written only the newest, which is read and checked before the other goes: so the disk never holds three.
+//! Space comes back by deleting whole directories, never by sled's own collection.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -68,14 +69,15 @@ impl Checkpoints {
         Ok(Checkpoints { dir: dir.to_path_buf(), kept: Mutex::new(kept), reserve_bytes: RESERVE_BYTES })
     }
 
-    /// Writes one checkpoint and makes it durable, then removes all but the newest two. `records` are `Head`, `Page`s and
-    /// `History` pages; the `Tail` is added here. One that is already there for that index is left as it is.
+    /// Removes all but the newest, then writes another and makes it durable. `records` are `Head`, `Page`s and `History`
+    /// pages; the `Tail` is added here. One that is already there for that index is left as it is.
     ///
-    /// An error leaves the checkpoints as they were, and another attempt may follow.
+    /// An error leaves the newest, and another attempt may follow.
     pub fn save(&self, at: LogPosition, records: impl Iterator<Item = Record>) -> Result<(), StorageError> {
         let mut kept = self.lock();
         let place = self.dir.join(name_of(at.index));
         if !kept.contains(&at) {
+            self.make_room(&mut kept)?;
             let unfinished = self.dir.join(name_of(at.index) + UNFINISHED);
             let built = self.build(&unfinished, at, records).and_then(|()| {
                 if place.exists() {
@@ -91,11 +93,34 @@ impl Checkpoints {
             kept.push(at);
             kept.sort_unstable();
         }
-        while kept.len() > KEPT {
-            let place = self.dir.join(name_of(kept.remove(0).index));
-            // The new one is there; what could not be removed now is removed when the member starts again.
-            if let Err(e) = discard(&place) {
-                tracing::warn!("an old checkpoint stays: {e}");
+        Ok(())
+    }
+
+    /// Removes all but the newest, if that is what it was. One that is damaged is set aside instead.
+    fn make_room(&self, kept: &mut Vec<LogPosition>) -> Result<(), StorageError> {
+        while let [.., newest] = kept[..]
+            && kept.len() >= KEPT
+        {
+            let place = self.dir.join(name_of(newest.index));
+            match Manifest::read(&place).and_then(|manifest| manifest.verify(&place)) {
+                Ok(()) => {}
+                Err(e @ StorageError::Corrupt { .. }) => {
+                    tracing::error!("checkpoint {}: {e}", newest.index);
+                    self.set_aside(&place)?;
+                    kept.pop();
+                    continue;
+                }
+                Err(e) => {
+                    // It may be readable another time; until then the others stay as well.
+                    tracing::error!("checkpoint {}: {e}", newest.index);
+                    return Ok(());
+                }
+            }
+            for older in kept.drain(..kept.len() - 1) {
+                // What could not be removed now is removed when the member starts again.
+                if let Err(e) = discard(&self.dir.join(name_of(older.index))) {
+                    tracing::warn!("an old checkpoint stays: {e}");
+                }
             }
         }
         Ok(())

@@ -76,18 +76,29 @@ impl Manifest {
                 fs::create_dir_all(parent).doing("creating", parent)?;
             }
             let mut sink = File::create(&target).doing("creating", &target)?;
-            let mut input =
-                File::open(&source).map_err(|e| unreadable(StorageError::io("opening", &source, e)))?;
-            let (len, xxh3) =
-                pump(&mut input, &source, |bytes| sink.write_all(bytes).doing("copying to", &target))?;
-            if (len, xxh3) != (listed.len, listed.xxh3) {
-                return Err(StorageError::corrupt(
-                    &source,
-                    format!("its checksum is wrong; {CURE_CHECKPOINT}"),
-                ));
-            }
+            listed.read(&source, |bytes| sink.write_all(bytes).doing("copying to", &target))?;
         }
         Ok(())
+    }
+
+    /// Reads the listed files, and fails with `Corrupt` if one is not what was listed.
+    pub(crate) fn verify(&self, dir: &Path) -> Result<(), StorageError> {
+        self.files.iter().try_for_each(|listed| listed.read(&dir.join(&listed.path), |_| Ok(())))
+    }
+}
+
+impl Listed {
+    /// Reads the file, which is at `source`.
+    fn read(
+        &self,
+        source: &Path,
+        sink: impl FnMut(&[u8]) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let mut input = File::open(source).map_err(|e| unreadable(StorageError::io("opening", source, e)))?;
+        if pump(&mut input, source, sink)? == (self.len, self.xxh3) {
+            return Ok(());
+        }
+        Err(StorageError::corrupt(source, format!("its checksum is wrong; {CURE_CHECKPOINT}")))
     }
 }
 

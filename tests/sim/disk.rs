@@ -1,7 +1,8 @@
 //! A member's disk. It keeps what was synced; of the rest a crash leaves a part, in the order in which it was written.
 //!
 //! As in `storage`: a record of the log is whole or cut off (its checksum tells), the two newest checkpoints are kept and
-//! the log reaches back to the older, and a snapshot becomes a checkpoint first and the log's base after that.
+//! the log reaches back to the older, and a snapshot becomes a checkpoint first and the log's base after that. (There the
+//! older goes when another is begun, here when that is there.)
 
 use crate::bugs::Bug;
 use crate::coverage::Coverage;

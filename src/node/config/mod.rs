@@ -100,7 +100,7 @@ impl Default for Config {
             log_bytes_min: 16 << 20,
             log_bytes_max: 64 << 20,
             history_events: 100_000,
-            history_bytes: 48 << 20,
+            history_bytes: 32 << 20,
             quota_backend_bytes: 0,
             disk_reserve_bytes: None,
             max_request_bytes: 1_572_864,

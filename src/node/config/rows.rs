@@ -355,7 +355,7 @@ pub(super) static FLAGS: &[Flag] = &[
         Tuning,
         "history-bytes",
         "BYTES",
-        "50331648",
+        "33554432",
         "quorate",
         "Memory for these events at most",
         |d, v| {

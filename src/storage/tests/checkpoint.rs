@@ -64,6 +64,23 @@ fn the_newest_two_are_kept() {
     assert_eq!(reopened.load_newest().unwrap().unwrap().at, at(300, 2));
 }
 
+/// What is there while another is written.
+#[test]
+fn while_one_is_written_there_is_one_more_and_that_is_whole() {
+    let (dir, checkpoints) = saved(&[(5, 1), (9, 1)]);
+    let mut seen = Vec::new();
+    let looking = state(at(12, 1), 3).into_iter().inspect(|_| seen = names(&dir));
+    checkpoints.save(at(12, 1), looking).unwrap();
+    assert_eq!(seen, ["0000000000000009", "000000000000000c.tmp"]);
+    // One that has been damaged meanwhile is not the one that stays.
+    flip(&dir.path().join("000000000000000c/db"), 1000);
+    let looking = state(at(15, 1), 3).into_iter().inspect(|_| seen = names(&dir));
+    checkpoints.save(at(15, 1), looking).unwrap();
+    assert_eq!(seen, ["0000000000000009", "000000000000000c.damaged", "000000000000000f.tmp"]);
+    assert_eq!(checkpoints.oldest_kept(), Some(at(9, 1)));
+    assert_eq!(checkpoints.load_newest().unwrap().unwrap().at, at(15, 1));
+}
+
 #[test]
 fn saving_again_at_the_same_place_changes_nothing() {
     let (dir, checkpoints) = saved(&[(5, 1)]);
