@@ -13,7 +13,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
 use raft_engine::env::{DefaultFileSystem, FileSystem, Handle, Permission, WriteExt};
 
@@ -207,7 +207,7 @@ impl Seek for WatchedReader {
 /// So far ahead of the log its file is filled with zeros: often enough that no fsync has much of them to write, and seldom
 /// enough that most have none.
 const ZEROS_AHEAD: usize = 512 << 10;
-static ZEROS: [u8; ZEROS_AHEAD] = [0; ZEROS_AHEAD];
+static ZEROS: LazyLock<Vec<u8>> = LazyLock::new(|| vec![0; ZEROS_AHEAD]);
 
 /// The end of the log, where it is appended to.
 pub(crate) struct WatchedWriter {

@@ -301,7 +301,7 @@ fn there_are_zeros_ahead_of_the_log_and_none_after_its_end() {
     for _ in 0..2 {
         let (log, _) = Log::open(dir.path()).unwrap();
         for _ in 0..20 {
-            let added = [entry(next, 1, &[b'v'; 100_000])];
+            let added = [entry(next, 1, &vec![b'v'; 100_000])];
             log.append(&added, Some(&hard_state(1, 1, 0)), true).unwrap();
             let end = usize::try_from(next).unwrap() * 100_000;
             assert!(written_up_to() > end + 4096, "{next}: {}", written_up_to());
