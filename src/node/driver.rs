@@ -262,8 +262,8 @@ impl Driver {
             self.leave();
         }
         let gap = effects.watchers_cleared || self.news_lost;
-        let news = gap || !effects.events.is_empty();
-        if news && self.links.watches.anyone_live() {
+        let watches = &self.links.watches;
+        if (gap && watches.anyone_live()) || watches.concerns_anyone(&effects.events) {
             let clock = self.links.clock.read();
             let news = News { outcomes: effects.events, clock, gap, end: false };
             self.news_lost = matches!(self.links.news.try_send(news), Err(TrySendError::Full(_)));

@@ -9,8 +9,9 @@
 //! hub's lock, and a watcher is registered under that lock only if the state published by then holds nothing new for
 //! it. What is published later is delivered later, and finds it registered.
 //!
-//! Nor does it need telling when nobody is live: whoever registers counts itself first and then looks at the published
-//! state, while the driver publishes first and then looks at the count, so one of the two sees the other.
+//! Nor does it need telling when nobody is live, or nobody whom it concerns: whoever registers counts itself first, under
+//! the lock, and then looks at the published state, while the driver publishes first and then looks at the count, and
+//! under the lock at who is there, so one of the two sees the other.
 
 use crate::http::backend::{ClockReading, Notice, View, Watch, WatchItem, WatchRequest};
 use crate::store::{ErrorCode, Event, Key, Outcome, StoreError, WatcherHub, WatcherId};
@@ -47,7 +48,7 @@ struct Slot {
 struct Live {
     hub: WatcherHub,
     slots: HashMap<WatcherId, Slot>,
-    /// The index of the last event that was delivered to those whom it concerns.
+    /// Everything up to this index was delivered to those whom it concerns.
     told: u64,
     closed: bool,
 }
@@ -84,10 +85,37 @@ impl Watches {
         self.close();
     }
 
-    /// Whether there is anybody to tell of what was published before this call.
+    /// Whether there may be anybody to tell of what was published before this call.
     pub(super) fn anyone_live(&self) -> bool {
         fence(Ordering::SeqCst);
         self.count.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether these events, which were published before this call, are to be delivered. If they concern nobody they count
+    /// as told at once: writes that nobody watches wake no thread, however many watch others.
+    pub(super) fn concerns_anyone(&self, outcomes: &[Outcome]) -> bool {
+        let (Some(first), Some(last)) = (outcomes.first(), outcomes.last()) else { return false };
+        if !self.anyone_live() {
+            return false;
+        }
+        // Whoever tells very many holds the lock for long.
+        let Ok(mut live) = self.live.try_lock() else { return true };
+        // While those before are on their way, so are these: what is told has no gap.
+        if first.event.index > live.told + 1 {
+            return true;
+        }
+        let mut concerned = false;
+        for outcome in outcomes {
+            // A removal may take a walk over all watchers.
+            concerned |= outcome.event.action.removes();
+            if !concerned {
+                live.hub.matching(outcome, |_| concerned = true);
+            }
+        }
+        if !concerned {
+            live.told = live.told.max(last.event.index);
+        }
+        concerned
     }
 
     /// To be called under the lock, with what is or is about to be.
@@ -100,7 +128,7 @@ impl Watches {
     pub(super) fn deliver(&self, outcomes: &[Outcome], clock: ClockReading) {
         let live = &mut *self.live();
         if let Some(last) = outcomes.last() {
-            live.told = last.event.index;
+            live.told = live.told.max(last.event.index);
         }
         if live.slots.is_empty() {
             return;
@@ -179,9 +207,13 @@ impl Watches {
             return Registration::Closed;
         }
         self.set_count(live.slots.len() + 1);
-        if self.view.load().store.index() >= next {
+        let published = self.view.load().store.index();
+        if published >= next {
             self.set_count(live.slots.len());
             return Registration::MoreToRead;
+        }
+        if live.slots.is_empty() {
+            live.told = live.told.max(published); // it concerned nobody
         }
         let (queue, receiver) = mpsc::channel(QUEUE_EVENTS);
         let id = live.hub.insert(key.clone(), recursive);

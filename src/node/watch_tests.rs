@@ -60,6 +60,41 @@ async fn what_was_seen() {
     assert!(matches!(watch.next().await, Some(WatchItem::Event(_))));
 }
 
+/// Nobody is woken for what concerns nobody, unless something before it is still on its way.
+#[tokio::test]
+async fn what_concerns_nobody_counts_as_told() {
+    let mut store = Store::new(HistoryLimits { events: 100, bytes: 1 << 20 });
+    let view = Arc::new(ArcSwap::from_pointee(View {
+        store: store.clone(),
+        raft_index: 1,
+        raft_term: 1,
+        members: Arc::default(),
+    }));
+    let watches = Watches::new(Arc::clone(&view));
+    let mut happens = |key| {
+        let outcome = set(&mut store, key);
+        publish(&view, &store);
+        (watches.concerns_anyone(std::slice::from_ref(&outcome)), outcome)
+    };
+    assert!(!happens("/c").0, "nobody is there");
+    let request = WatchRequest { key: Key::parse(b"/a"), recursive: true, stream: true, since: 0 };
+    let mut watch = watches.watch(request, CLOCK).unwrap();
+    assert!(waits(&mut watch));
+    assert!(!happens("/b").0 && !happens("/b").0);
+    assert_eq!(watch.seen(), 3);
+    let (concerns, event) = happens("/a/b");
+    let (follows, next) = happens("/b");
+    assert!(concerns && follows);
+    assert_eq!(watch.seen(), 3, "the event is not delivered yet");
+    watches.deliver(&[event, next], CLOCK);
+    assert!(matches!(watch.next().await, Some(WatchItem::Event(_))));
+    assert!(!happens("/b").0);
+    assert_eq!(watch.seen(), 6);
+    let busy = watches.live();
+    assert!(happens("/b").0, "who tells others must not hold up the driver");
+    drop(busy);
+}
+
 #[tokio::test]
 async fn a_live_watcher_is_told_of_a_gap_that_a_snapshot_left() {
     let mut store = Store::new(HistoryLimits { events: 3, bytes: 1 << 20 });

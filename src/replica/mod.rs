@@ -18,6 +18,7 @@
 //! What it does not do: decide when a checkpoint is taken, or who the peers' addresses are (`node`); store anything
 //! (`storage`).
 
+mod announce;
 mod changes;
 mod clock;
 mod codec;
@@ -50,6 +51,7 @@ pub use state::{MemberInfo, Refused, Roster, State};
 
 use crate::proto::command::{Batch, Publish, request::Body};
 use crate::store::ClusterTime;
+use announce::Announcements;
 use changes::Changes;
 use clock::Clock;
 use log::MemLog;
@@ -105,6 +107,7 @@ pub struct Replica {
     queue: Vec<Batch>,
     queue_bytes: usize,
     changes: Changes,
+    announcements: Announcements,
     /// This member was removed from the cluster and takes no more part.
     removed: bool,
     /// Number of the last log write that was handed out, and of the last that is on disk.
@@ -175,6 +178,7 @@ impl Replica {
             // Never reached: `propose` stops before. But only what is bounded is counted.
             max_uncommitted_size: 4 * UNCOMMITTED_BYTES_MAX as u64,
             check_quorum: true,
+            skip_bcast_commit: true, // see `announce`
             pre_vote: true,
             ..raft::Config::default()
         };
@@ -199,6 +203,7 @@ impl Replica {
             queue: Vec::new(),
             queue_bytes: 0,
             changes: Changes::default(),
+            announcements: Announcements::default(),
             removed: false,
             write_begun: 0,
             write_done: 0,
@@ -335,6 +340,7 @@ impl Replica {
             {
                 self.raw.read_index(context);
             }
+            self.announce_commit(now);
             if !self.raw.has_ready() {
                 break;
             }
@@ -359,7 +365,7 @@ impl Replica {
             Some(deadline) if can_propose => self.clock.when(deadline.plus(1)),
             _ => None,
         };
-        [expiry, self.reads.wake_at()].into_iter().flatten().min()
+        [expiry, self.reads.wake_at(), self.announcements.wake_at()].into_iter().flatten().min()
     }
 
     /// A member that was removed has one answer left.

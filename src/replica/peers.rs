@@ -36,6 +36,10 @@ impl Replica {
             {
                 continue;
             }
+            if kind == MessageType::MsgReadIndex {
+                // The answer says that index, and the state there must have reached it.
+                self.announcements.await_commit(self.raw.raft.raft_log.committed);
+            }
             let only_news = self.only_announces_a_commit(&message);
             // An error is a message that does not concern this member any more.
             let _ = self.raw.step(message);

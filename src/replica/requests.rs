@@ -69,9 +69,15 @@ impl Replica {
                 batches: self.take_from_queue(ENTRY_BYTES_MAX),
             };
             first = false;
+            let elsewhere = entry.batches.iter().any(|batch| batch.session != self.pending.session());
             if self.raw.propose(vec![], entry.encode_to_vec()).is_err() {
                 // Only on its way out of office: origins will send again what was in it.
                 return;
+            }
+            let log = &self.raw.raft.raft_log;
+            self.announcements.went_with_entries(log.committed);
+            if elsewhere {
+                self.announcements.await_commit(log.last_index());
             }
             self.expiry_proposed |= due;
         }

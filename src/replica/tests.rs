@@ -235,3 +235,82 @@ fn no_part_of_a_millisecond_is_taken_from_a_time_to_live() {
         assert!(lived >= micros(5_000) && lived <= micros(6_000), "{part}: {lived:?}");
     }
 }
+
+/// A leader whose standby, the member 2, has all of its log.
+fn leader_of_a_standby() -> Replica {
+    let infos = (1..=2).map(|id| (id, MemberInfo { standby: id == 2, ..MemberInfo::default() }));
+    let mut state = State::founding(7, infos.collect(), LIMITS);
+    state.membership = raft::eraftpb::ConfState::from((vec![1], vec![2]));
+    let hard_state = HardState { term: 1, commit: 1, ..HardState::default() };
+    let base = LogPosition::FOUNDING;
+    let mut replica = start(Recovered { state, base, entries: vec![], hard_state, clock: None });
+    settle(&mut replica, MS);
+    follow(&mut replica);
+    settle(&mut replica, MS);
+    assert!(replica.standing().leads);
+    replica
+}
+
+/// The standby says that it has everything.
+fn follow(replica: &mut Replica) {
+    let mut answer = message(MessageType::MsgAppendResponse, 2, replica.standing().term);
+    answer.index = replica.log_entries().last().map_or(1, |entry| entry.index);
+    frame(replica, answer);
+}
+
+fn write(replica: &mut Replica, now: Duration) {
+    let (key, value) = (crate::store::Key::parse(b"/k"), "v".into());
+    let command = crate::store::Command::Set { key, value, dir: false, ttl: None, refresh: false };
+    replica.step(now, Input::Write { token: Token(1), command });
+}
+
+/// What is sent to the standby: how many entries, and the commit index.
+fn appends(effects: &Effects) -> Vec<(usize, u64)> {
+    let messages = effects.send.iter().flat_map(|(_, outgoing)| &outgoing.messages);
+    let appends = messages.filter(|message| message.get_msg_type() == MessageType::MsgAppend);
+    appends.map(|append| (append.entries.len(), append.commit)).collect()
+}
+
+#[test]
+fn a_commit_is_told_with_the_next_entries_or_soon() {
+    let mut replica = leader_of_a_standby();
+    let mut commit = |now: Duration| {
+        write(&mut replica, now);
+        let effects = replica.flush(now).unwrap();
+        let number = effects.writes.last().unwrap().number;
+        replica.step(now, Input::Persisted { number });
+        (appends(&effects), replica.flush(now).unwrap(), replica.standing().commit)
+    };
+    let now = MS * 10;
+    let (_, applied, first) = commit(now);
+    assert_eq!(applied.replies.len(), 1, "its own client is answered at once");
+    assert_eq!(appends(&applied), [], "and nobody waits at the standby");
+    let (entries, applied, second) = commit(now);
+    assert_eq!(entries, [(1, first)]);
+    assert_eq!(appends(&applied), []);
+    let wake_at = applied.wake_at.expect("somebody must come back for it");
+    assert!(wake_at > now && wake_at <= now + 2 * MS);
+    let later = replica.flush(wake_at).unwrap();
+    assert_eq!((appends(&later), later.wake_at), (vec![(0, second)], None));
+}
+
+#[test]
+fn a_commit_that_a_follower_waits_for_is_told_at_once() {
+    let mut replica = leader_of_a_standby();
+    write(&mut replica, MS);
+    let number = replica.flush(MS).unwrap().writes.last().unwrap().number;
+    replica.step(MS, Input::Persisted { number });
+    replica.flush(MS).unwrap();
+    let mut read = message(MessageType::MsgReadIndex, 2, 0);
+    read.mut_entries().push(Entry { data: vec![7; 16].into(), ..Entry::default() });
+    frame(&mut replica, read);
+    let commit = replica.standing().commit;
+    assert_eq!(appends(&replica.flush(MS).unwrap()), [(0, commit)], "a read there waits for it");
+    let requests = vec![crate::proto::command::Request { number: 0, body: None }];
+    let forwarded = vec![Batch { session: 99, floor: 0, requests }];
+    let input = Input::Frame { from: 2, messages: vec![], forwarded, beacon: None };
+    replica.step(MS, input);
+    let number = replica.flush(MS).unwrap().writes.last().unwrap().number;
+    replica.step(MS, Input::Persisted { number });
+    assert_eq!(appends(&replica.flush(MS).unwrap()), [(0, commit + 1)], "a write from there does");
+}

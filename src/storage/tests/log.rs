@@ -289,6 +289,31 @@ fn a_log_that_is_compacted_stays_small_on_disk() {
     assert_eq!(found.last(), at(WRITTEN / data.len() as u64, 1));
 }
 
+/// What is allocated and was never written is a hole, and slow to be written to.
+#[test]
+fn there_are_zeros_ahead_of_the_log_and_none_after_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let written_up_to = || {
+        let file = fs::File::open(log_file(dir.path())).unwrap();
+        rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0)).unwrap() as usize
+    };
+    let mut next = 1;
+    for _ in 0..2 {
+        let (log, _) = Log::open(dir.path()).unwrap();
+        for _ in 0..20 {
+            let added = [entry(next, 1, &vec![b'v'; 100_000])];
+            log.append(&added, Some(&hard_state(1, 1, 0)), true).unwrap();
+            let end = usize::try_from(next).unwrap() * 100_000;
+            assert!(written_up_to() > end + 4096, "{next}: {}", written_up_to());
+            next += 1;
+        }
+        drop(log);
+        let end = usize::try_from(next - 1).unwrap() * 100_000;
+        assert!(written_up_to() < end + 100_000, "{}", written_up_to());
+    }
+    assert_eq!(reopen(dir.path()).entries.len(), 40);
+}
+
 #[test]
 fn a_second_opening_is_refused() {
     let dir = tempfile::tempdir().unwrap();
