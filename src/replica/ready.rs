@@ -126,12 +126,8 @@ impl Replica {
             let to = message.to;
             if message.get_msg_type() == MessageType::MsgSnapshot {
                 self.send_snapshot(message);
-                continue;
-            }
-            let waiting = &mut self.outgoing(to).messages;
-            match waiting.iter_mut().find(|earlier| asks_the_same(earlier, &message)) {
-                Some(earlier) => *earlier = message,
-                None => waiting.push(message),
+            } else {
+                self.outgoing(to).messages.push(message);
             }
         }
     }
@@ -226,11 +222,4 @@ impl Replica {
         let (low, high) = (log.base().index + 1, log.last_position().index + 1);
         log.entries(low, high, None, GetEntriesContext::empty(false)).unwrap_or_default()
     }
-}
-
-/// Whether a heartbeat that carries a round of reads makes one unnecessary that has not left yet: raft takes the answer to
-/// a round for one to every round before it, too.
-fn asks_the_same(earlier: &Message, later: &Message) -> bool {
-    let heartbeat = |message: &Message| message.get_msg_type() == MessageType::MsgHeartbeat;
-    heartbeat(later) && !later.context.is_empty() && heartbeat(earlier) && earlier.term == later.term
 }
