@@ -35,7 +35,9 @@ pub(super) fn alone(member: Member) -> Result<Member, StartError> {
     state.applied = LogPosition { index: state.applied.index + 1, term };
     let hard_state = HardState { term, commit: state.applied.index, ..HardState::default() };
     storage.checkpoints.save(state.applied, state.clone().into_records())?;
+    crash_point!("force.checkpointed");
     storage.log.reset(state.applied, &hard_state)?;
+    crash_point!("force.reset");
     tracing::warn!(
         index = state.applied.index,
         removed = gone.iter().map(|id| format!("{id:x}")).collect::<Vec<_>>().join(","),

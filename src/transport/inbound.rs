@@ -293,13 +293,17 @@ impl Hub {
                 chunk = timeout(self.core.config.snapshot_stall, chunks.message()) => chunk,
             };
             match chunk {
-                Ok(Ok(Some(chunk))) => assembly.add(chunk).map_err(broken)?,
+                Ok(Ok(Some(chunk))) => {
+                    assembly.add(chunk).map_err(broken)?;
+                    crash_point!("snapshot.receiving");
+                }
                 Ok(Ok(None)) => break,
                 Ok(Err(status)) => return Err(status),
                 Err(_) => return Err(Status::deadline_exceeded("the snapshot makes no progress")),
             }
         }
         let (raft, records) = assembly.finish().map_err(broken)?;
+        crash_point!("snapshot.received");
         self.core.inbox.snapshot(from.member, raft, records);
         Ok(())
     }

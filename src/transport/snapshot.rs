@@ -72,6 +72,7 @@ fn cut(raft: Bytes, records: Records, chunk_bytes: usize, mut put: impl FnMut(Sn
     let tail = Record { body: Some(Body::Tail(digest.tail())) };
     chunk.records.push(tail.encode_to_vec().into());
     chunk.last = true;
+    crash_point!("snapshot.sending");
     put(chunk);
 }
 
