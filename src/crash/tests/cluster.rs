@@ -80,7 +80,7 @@ impl Cluster {
             "--heartbeat-interval=50".to_owned(),
             "--election-timeout=500".to_owned(),
             // Checkpoints and compaction several times a second.
-            "--snapshot-count=100".to_owned(),
+            "--snapshot-count=50".to_owned(),
             "--history-bytes=200000".to_owned(),
         ];
         lines.extend(extra.iter().map(ToString::to_string));
@@ -154,9 +154,13 @@ impl Cluster {
         self.slots[at].process.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
+    pub fn log(&self, at: usize) -> String {
+        fs::read_to_string(self.slots[at].dir.join("log")).unwrap_or_default()
+    }
+
     /// The end of its log.
     pub fn said(&self, at: usize) -> String {
-        let text = fs::read_to_string(self.slots[at].dir.join("log")).unwrap_or_default();
+        let text = self.log(at);
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(25)..].join("\n")
     }

@@ -40,8 +40,8 @@ pub const POINTS: &[(&str, &[Scene])] = &[
     ("snapshot.receiving", &[Behind(Another), Joining]),
     ("snapshot.received", &[Behind(Another), Joining]),
     ("install.checkpointed", &[Behind(Another), Joining]),
-    ("install.reset", &[Behind(Another), Joining]),
-    ("install.done", &[Behind(Another), Joining]),
+    ("install.reset", &[Behind(Another)]),
+    ("install.done", &[Behind(Another)]),
     ("recover.resetting", &[Recovering]),
     ("recover.reset", &[Recovering]),
     // Changes of membership, where they are asked for and where they are applied.

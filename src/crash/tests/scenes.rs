@@ -48,10 +48,7 @@ use Scene::{
 use Whose::{Another, Leader};
 
 /// Large, so that a snapshot takes several chunks.
-const BULK: (usize, usize) = (8, 100_000);
-
-/// More than the log reaches back: it is kept to the older of two checkpoints.
-const BEHIND: u64 = 400;
+const BULK: (usize, usize) = (6, 100_000);
 
 pub fn found(cluster: &mut Cluster) {
     (1..3).for_each(|at| cluster.start(at, &[]));
@@ -87,16 +84,22 @@ pub fn write(cluster: &mut Cluster) {
     }
 }
 
+fn checkpoints(cluster: &Cluster, at: usize) -> usize {
+    cluster.log(at).matches("wrote a checkpoint").count()
+}
+
 /// Kills a follower and waits until the others have thrown away what it would need of the log.
 fn fall_behind(cluster: &mut Cluster) -> usize {
     let away = cluster.follower();
     cluster.kill(away);
-    let leader = cluster.leader();
-    let index = |cluster: &Cluster| cluster.get(leader, "/v2/stats/store")?.body["setsSuccess"].as_u64();
-    let begun = cluster.until(leader, "figures", |cluster| index(cluster));
-    cluster.until(leader, "the log goes on", |cluster| {
-        index(cluster).filter(|now| *now > begun + BEHIND).map(drop)
-    });
+    let others: Vec<usize> = cluster.members.iter().copied().filter(|at| *at != away).collect();
+    let before: Vec<usize> = others.iter().map(|at| checkpoints(cluster, *at)).collect();
+    for (at, before) in others.into_iter().zip(before) {
+        // The first may have been begun before; the log is kept back to the second to last; the last began when it was cut.
+        cluster.until(at, "checkpoints without it", |cluster| {
+            (checkpoints(cluster, at) >= before + 4).then_some(())
+        });
+    }
     away
 }
 
