@@ -37,7 +37,6 @@ pub(super) fn alone(member: Member) -> Result<Member, StartError> {
     storage.checkpoints.save(state.applied, state.clone().into_records())?;
     crash_point!("force.checkpointed");
     storage.log.reset(state.applied, &hard_state)?;
-    crash_point!("force.reset");
     tracing::warn!(
         index = state.applied.index,
         removed = gone.iter().map(|id| format!("{id:x}")).collect::<Vec<_>>().join(","),

@@ -53,7 +53,6 @@ pub const POINTS: &[(&str, &[Scene])] = &[
     // The ends.
     ("stop.handing-over", &[Stopping]),
     ("force.checkpointed", &[Alone]),
-    ("force.reset", &[Alone]),
 ];
 
 /// The points of a scene.

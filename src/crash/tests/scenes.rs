@@ -38,7 +38,7 @@ pub enum Scene {
     Leaving(Whose),
     /// The leader is told to stop.
     Stopping,
-    /// The last one goes on by itself, from point to point.
+    /// The last one goes on by itself.
     Alone,
 }
 
