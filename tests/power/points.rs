@@ -1,7 +1,7 @@
-//! Crash points: a real member loses power at each operation of its disk while it is founded, makes a checkpoint and
-//! compacts its log, or installs a snapshot. Any step of persisting ends in such an operation, so these are all the
-//! points there are, also of steps that are added later; failpoints in the source would have to be kept in step with it,
-//! and tested in another build than the one that is run.
+//! A real member loses power at each operation of its disk while it is founded, makes a checkpoint and compacts its log, or
+//! installs a snapshot. Any step of persisting ends in such an operation, so these are all the points there are, also of
+//! steps that are added later. What a member does between them, for others and with others (sending its state, joining,
+//! leaving), has named points in the source (`src/crash`).
 
 use crate::cluster::Cluster;
 use crate::http::{Answer, Connection};
