@@ -9,12 +9,14 @@
 use super::answer::{self, Answer};
 use super::backend::{Backend, Member};
 use super::body;
+use super::members;
 use super::route::AdminRoute;
 use super::{App, json, render};
+use crate::replica::MemberChange;
 use crate::store::{ErrorCode, StoreError};
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::body::Incoming;
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use serde::Deserialize;
 
 const REMOVE_DELAY_SECONDS: f64 = 1800.0;
@@ -48,9 +50,10 @@ pub(crate) async fn handle<B: Backend>(
         }
         AdminRoute::Machines => answer::json(StatusCode::OK, machines_json(&app.backend, None)),
         AdminRoute::Machine(name) => answer::json(StatusCode::OK, machines_json(&app.backend, Some(&name))),
-        AdminRoute::Remove => {
-            refused(StatusCode::NOT_IMPLEMENTED, "members are removed with DELETE /v2/members/<id>")
-        }
+        AdminRoute::Remove(name) => match remove_machine(&app.backend, &name).await {
+            Ok(index) => answer::octets(index),
+            Err((status, reason)) => answer::json(status, reason),
+        },
     }
 }
 
@@ -113,6 +116,51 @@ pub fn machines_json(backend: &impl Backend, name: Option<&[u8]>) -> Bytes {
     }
     out.put_u8(b']');
     out.freeze()
+}
+
+/// Removes a member by its name, under the rules of `DELETE /v2/members/<id>`. The body is the commit index as 0.4 gave
+/// it: a varint in eight bytes, or nothing if there is no such member.
+///
+/// # Errors
+/// The status and the body of the refusal.
+pub async fn remove_machine(backend: &impl Backend, name: &[u8]) -> Result<Bytes, (StatusCode, Bytes)> {
+    let id =
+        backend.view().members.values().find(|member| member.name.as_bytes() == name).map(|member| member.id);
+    let Some(id) = id else { return Ok(Bytes::new()) };
+    match backend.change_members(MemberChange::Remove { id }).await {
+        Ok(_) => Ok(varint_of_eight(backend.status().commit)),
+        Err(error) => {
+            let (status, text) = members::reason(&error, &Method::DELETE, &format!("{id:x}"));
+            Err((status, render::message(&text)))
+        }
+    }
+}
+
+/// Go's `binary.PutUvarint` into eight bytes.
+fn varint_of_eight(mut number: u64) -> Bytes {
+    let mut out = [0; 8];
+    for byte in &mut out {
+        *byte = (number & 0x7f) as u8;
+        number >>= 7;
+        if number == 0 {
+            break;
+        }
+        *byte |= 0x80;
+    }
+    Bytes::copy_from_slice(&out)
+}
+
+#[cfg(test)]
+#[test]
+fn varints_are_as_go_writes_them() {
+    for (number, bytes) in [
+        (0, [0, 0, 0, 0, 0, 0, 0, 0]),
+        (127, [0x7f, 0, 0, 0, 0, 0, 0, 0]),
+        (300, [0xac, 2, 0, 0, 0, 0, 0, 0]),
+        (1 << 49, [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1]),
+    ] {
+        assert_eq!(varint_of_eight(number), &bytes[..]);
+    }
 }
 
 fn put(out: &mut BytesMut, member: &Member, leader: u64) {

@@ -60,6 +60,11 @@ pub(crate) fn text<W>(status: StatusCode, body: impl Into<Bytes>) -> Answer<W> {
     answer(status, TEXT, Kind::Full(body.into()))
 }
 
+/// Bytes that are not for reading.
+pub(crate) fn octets<W>(body: Bytes) -> Answer<W> {
+    answer(StatusCode::OK, HeaderValue::from_static("application/octet-stream"), Kind::Full(body))
+}
+
 /// An answer from the keyspace.
 pub(crate) fn keys<W>(status: StatusCode, position: Position, body: Kind<W>) -> Answer<W> {
     let mut answer = answer(status, JSON, body);

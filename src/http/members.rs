@@ -132,7 +132,10 @@ async fn change<B: Backend>(app: &App<B>, request: Request<Incoming>) -> Answer<
     match app.backend.change_members(change).await {
         Ok(member) if adds => one(StatusCode::CREATED, &member),
         Ok(_) => answer::empty(StatusCode::NO_CONTENT),
-        Err(error) => refused(&error, &method, &id),
+        Err(error) => {
+            let (status, text) = reason(&error, &method, &id);
+            message(status, &text)
+        }
     }
 }
 
@@ -223,9 +226,10 @@ fn check_urls(urls: Option<Vec<String>>) -> Result<Vec<String>, Refusal> {
     Ok(urls)
 }
 
-fn refused<W>(error: &MembersError, method: &Method, id: &str) -> Answer<W> {
+/// How a change that was not made is answered.
+pub(super) fn reason(error: &MembersError, method: &Method, id: &str) -> (StatusCode, String) {
     let id = id.trim_end_matches("/promote");
-    let (status, text) = match error {
+    match error {
         MembersError::Refused(reason) => match reason {
             ChangeError::NotFound => (StatusCode::NOT_FOUND, format!("No such member: {id}")),
             ChangeError::Removed if *method == Method::DELETE => {
@@ -242,8 +246,7 @@ fn refused<W>(error: &MembersError, method: &Method, id: &str) -> Answer<W> {
             (StatusCode::SERVICE_UNAVAILABLE, error.to_string())
         }
         MembersError::Backend(_) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-    };
-    message(status, &text)
+    }
 }
 
 #[cfg(test)]

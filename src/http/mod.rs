@@ -50,7 +50,7 @@ mod view;
 mod wait;
 mod watch;
 
-pub use admin::{config_json, machines_json};
+pub use admin::{config_json, machines_json, remove_machine};
 pub use backend::Backend;
 pub use server::{ServeConfig, serve};
 

@@ -52,7 +52,7 @@ pub(crate) enum AdminRoute {
     /// The member of this name.
     Machine(Vec<u8>),
     /// The removal of the member of this name.
-    Remove,
+    Remove(Vec<u8>),
 }
 
 /// What is asked about members.
@@ -134,7 +134,7 @@ pub(crate) fn route(method: &Method, path: &str, query: Option<&str>) -> Result<
                     allow(method, "GET,DELETE")?;
                     let removes = method == Method::DELETE;
                     Ok(Route::Admin(if removes {
-                        AdminRoute::Remove
+                        AdminRoute::Remove(name.to_vec())
                     } else {
                         AdminRoute::Machine(name.to_vec())
                     }))

@@ -54,7 +54,7 @@ fn the_rest() {
         (Method::PUT, "/v2/admin/config", Route::Admin(AdminRoute::ChangeConfig)),
         (Method::GET, "/v2/admin/machines/", Route::Admin(AdminRoute::Machines)),
         (Method::GET, "/v2/admin/machines/a%2Fb", Route::Admin(AdminRoute::Machine(b"a/b".to_vec()))),
-        (Method::DELETE, "/v2/admin/machines/a", Route::Admin(AdminRoute::Remove)),
+        (Method::DELETE, "/v2/admin/machines/a", Route::Admin(AdminRoute::Remove(b"a".to_vec()))),
     ] {
         assert_eq!(route(&method, path, None), Ok(expected), "{method} {path}");
     }

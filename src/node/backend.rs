@@ -130,9 +130,20 @@ impl Backend for Handle {
     }
 
     async fn change_members(&self, change: MemberChange) -> Result<Member, MembersError> {
+        if let Some(refusal @ BackendError::Removed) = self.refusal() {
+            return Err(refusal.into());
+        }
+        let leaving = match change {
+            MemberChange::Remove { id } if id == self.status().id => self.view().members.get(&id).cloned(),
+            _ => None,
+        };
         let (reply, answer) = oneshot::channel();
         self.send(DriverInput::Change { change, reply })?;
-        answer.await.unwrap_or(Err(BackendError::Stopped.into()))
+        match (answer.await.unwrap_or(Err(BackendError::Stopped.into())), leaving) {
+            // Who is removed hears of it, as often as not, only from the others' refusal to talk to it.
+            (Err(MembersError::Backend(BackendError::Removed)), Some(member)) => Ok(member),
+            (answer, _) => answer,
+        }
     }
 
     fn new_member_id(&self, peer_urls: &[String]) -> u64 {

@@ -18,7 +18,7 @@ pub(super) fn routes(handle: Handle) -> Router {
         .route("/members", get(members))
         .route("/v2/admin/config", get(admin_config))
         .route("/v2/admin/machines", get(admin_machines))
-        .route("/v2/admin/machines/{name}", get(admin_machine))
+        .route("/v2/admin/machines/{name}", get(admin_machine).delete(remove_machine))
         .with_state(handle)
 }
 
@@ -36,6 +36,11 @@ async fn admin_machines(State(handle): State<Handle>) -> impl IntoResponse {
 
 async fn admin_machine(State(handle): State<Handle>, Path(name): Path<String>) -> impl IntoResponse {
     as_json(http::machines_json(&handle, Some(name.as_bytes())))
+}
+
+async fn remove_machine(State(handle): State<Handle>, Path(name): Path<String>) -> impl IntoResponse {
+    let removed = http::remove_machine(&handle, name.as_bytes()).await;
+    removed.map_err(|(status, reason)| (status, as_json(reason)))
 }
 
 fn json_answer(body: &serde_json::Value) -> impl IntoResponse + use<> {

@@ -16,20 +16,19 @@ fn waits(watch: &mut NodeWatch) -> bool {
     std::pin::pin!(watch.next()).poll(&mut context).is_pending()
 }
 
+fn view_of(store: &Store) -> View {
+    View { store: store.clone(), raft_index: 1, raft_term: 1, members: Arc::default() }
+}
+
 fn publish(view: &ArcSwap<View>, store: &Store) {
-    view.store(Arc::new(View { store: store.clone(), raft_index: 1, raft_term: 1, members: Arc::default() }));
+    view.store(Arc::new(view_of(store)));
 }
 
 /// What a watcher has seen moves on with what others do, but never past what it has not been given yet.
 #[tokio::test]
 async fn what_was_seen() {
     let mut store = Store::new(HistoryLimits { events: 100, bytes: 1 << 20 });
-    let view = Arc::new(ArcSwap::from_pointee(View {
-        store: store.clone(),
-        raft_index: 1,
-        raft_term: 1,
-        members: Arc::default(),
-    }));
+    let view = Arc::new(ArcSwap::from_pointee(view_of(&store)));
     let watches = Watches::new(Arc::clone(&view));
     let request = |since| WatchRequest { key: Key::parse(b"/a"), recursive: false, stream: true, since };
     let mut watch = watches.watch(request(0), CLOCK).unwrap();
@@ -64,12 +63,7 @@ async fn what_was_seen() {
 #[tokio::test]
 async fn a_live_watcher_is_told_of_a_gap_that_a_snapshot_left() {
     let mut store = Store::new(HistoryLimits { events: 3, bytes: 1 << 20 });
-    let view = Arc::new(ArcSwap::from_pointee(View {
-        store: store.clone(),
-        raft_index: 1,
-        raft_term: 1,
-        members: Arc::default(),
-    }));
+    let view = Arc::new(ArcSwap::from_pointee(view_of(&store)));
     let watches = Watches::new(Arc::clone(&view));
     let key = Key::parse(b"/");
     let request = WatchRequest { key, recursive: true, stream: true, since: 0 };

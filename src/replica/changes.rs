@@ -25,6 +25,8 @@ pub(super) struct Changes {
     /// Ticks since the start, and at which of them each peer was last heard.
     ticks: u64,
     heard: BTreeMap<u64, u64>,
+    /// The tick at which this member took office the last time.
+    in_office_since: u64,
 }
 
 impl Changes {
@@ -35,6 +37,10 @@ impl Changes {
 
     pub(super) fn heard(&mut self, peer: u64) {
         self.heard.insert(peer, self.ticks);
+    }
+
+    pub(super) fn took_office(&mut self) {
+        self.in_office_since = self.ticks;
     }
 
     pub(super) fn clear(&mut self) {
@@ -81,6 +87,8 @@ enum Decision {
     /// The state decides.
     Entry,
     Refuse(Refusal),
+    /// Who is in reach will be known when this leader has led for an election timeout.
+    Wait,
     /// This member is to leave: another must lead first.
     HandOver,
 }
@@ -95,9 +103,13 @@ impl Replica {
                 return;
             };
             let decision = self.decide(change);
-            if matches!(decision, Decision::HandOver) {
-                self.step_aside();
-                return;
+            match decision {
+                Decision::Wait => return,
+                Decision::HandOver => {
+                    self.step_aside();
+                    return;
+                }
+                Decision::Configure(_) | Decision::Entry | Decision::Refuse(_) => {}
             }
             let Some(mut batch) = self.changes.pop() else { return };
             match decision {
@@ -109,7 +121,7 @@ impl Replica {
                     batch.requests[0].body = Some(Body::Refusal(refusal));
                     self.enqueue_plain(batch);
                 }
-                Decision::Entry | Decision::HandOver => self.enqueue_plain(batch),
+                Decision::Entry | Decision::HandOver | Decision::Wait => self.enqueue_plain(batch),
             }
         }
     }
@@ -137,7 +149,9 @@ impl Replica {
         }
         let left = self.state.membership.voters.iter().copied().filter(|id| *id != change.member);
         if let Err(refusal) = self.quorum_of(left) {
-            return Decision::Refuse(refusal);
+            let new = self.changes.ticks - self.changes.in_office_since <= self.config.election_ticks as u64;
+            let may_pass = new && refusal.reason() == RefusalReason::NoQuorum;
+            return if may_pass { Decision::Wait } else { Decision::Refuse(refusal) };
         }
         if change.member == self.config.id {
             return Decision::HandOver;

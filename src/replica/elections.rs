@@ -123,6 +123,7 @@ impl Replica {
         if standing.leads && !self.clock.in_office() && self.state.applied.term == standing.term {
             // Its own first entry is applied, so every earlier one is, and it knows the latest time in the log.
             self.clock.take_office(standing.term, self.state.time, now);
+            self.changes.took_office();
             self.reads.restart();
         }
     }

@@ -198,6 +198,32 @@ fn a_standby_waits_for_its_promotion() {
 }
 
 #[test]
+fn a_new_leader_listens_to_everybody_before_it_refuses_a_removal_for_want_of_a_quorum() {
+    for they_come_back in [true, false] {
+        let mut net = Net::founded(1..=5);
+        let old = net.leader();
+        let others: Vec<u64> = (1..=5).filter(|id| *id != old).collect();
+        net.replies.clear();
+        // They are not there when it is handed over, and give the new leader no vote.
+        net.cut.extend(&others[2..]);
+        net.give(others[0], Input::Change { token: Token(99), change: MemberChange::Remove { id: old } });
+        net.run(2);
+        assert_ne!(net.leader(), old, "it hands over");
+        assert!(net.replies.is_empty(), "{:?}", net.replies);
+        if they_come_back {
+            net.cut.clear();
+        }
+        net.run(12);
+        let [(_, Reply::Changed { result, .. })] = &net.replies[..] else { panic!("{:?}", net.replies) };
+        if they_come_back {
+            assert!(result.is_ok(), "{result:?}");
+        } else {
+            assert_eq!(*result, Err(ChangeError::NoQuorum { voters: 4, in_reach: 2 }));
+        }
+    }
+}
+
+#[test]
 fn a_leader_that_is_to_leave_hands_over_first() {
     let mut net = Net::founded(1..=3);
     let old = net.leader();

@@ -265,3 +265,10 @@ def refusals(ctx):
         "--initial-cluster-state", "existing",
     )  # fmt: skip
     ctx.expect_refusal(stranger.start(), "etcdctl member add m9", timeout=30)
+    # By its name, at the peer port, as with etcd 0.4, and through itself.
+    gone = next(member for member in members if member is not ctx.leader(members))
+    status, _ = send(ctx, "DELETE", f"http://{gone.host}:{gone.peer_port}/v2/admin/machines/{gone.name}")
+    expect_equal(status, 200, "a removal by name")
+    rest = [member for member in members if member is not gone]
+    eventually(lambda: gone.name not in {entry["name"] for entry in listed(ctx, rest[0]).values()}, 5, "it is removed")
+    ctx.put(rest[1], "/after", "v")
