@@ -47,7 +47,8 @@ pub(super) fn log_members(before: Option<&BTreeMap<u64, MemberInfo>>, now: &BTre
 
 /// Tells the log who got a vote.
 pub(super) fn log_votes(before: &BTreeMap<u64, Member>, now: &BTreeMap<u64, Member>) {
-    let got_it = |id: &u64, member: &Member| !member.learner && before.get(id).is_some_and(|known| known.learner);
+    let got_it =
+        |id: &u64, member: &Member| !member.learner && before.get(id).is_some_and(|known| known.learner);
     for (id, member) in now.iter().filter(|(id, member)| got_it(id, member)) {
         tracing::info!(member = format_args!("{id:x}"), name = member.name, "a member got its vote");
         crash_point!("member.promoted");

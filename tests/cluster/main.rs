@@ -24,8 +24,9 @@
 //!
 //! It is known to find what it looks for: CLUSTER_BUG=LocalReads (members answer default reads from their own state),
 //! CLUSTER_BUG=UnsyncedDisk (a killed member comes back with its disk as it was long before) and CLUSTER_BUG=WatchGap (a
-//! watcher that comes back is not told what it missed; this one is a test) put a bug in, and the run must fail; as it did with CLUSTER_PROGRAM=PATH of a build whose members answered default reads at once, from what they
-//! had applied: registers that are not linearizable and keys that are not there a moment after they were made, within seconds.
+//! watcher that comes back misses an index; this one is a test) put a bug in, and the run must fail; as it did with
+//! CLUSTER_PROGRAM=PATH of a build whose members answered default reads at once, from what they had applied: registers that
+//! are not linearizable and keys that are not there a moment after they were made, within seconds.
 //! (A member whose disk went back ends by itself and says why, or is not let in again: that is how the second is found.)
 //!
 //! What it does not do: power cuts; damage packets; ask anything of a cluster under the faults that `progress` leaves out.
