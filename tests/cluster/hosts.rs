@@ -188,15 +188,12 @@ impl Hosts {
 
 /// On a host, or on the machine itself.
 fn nft(host: Option<usize>, rules: &str) {
-    let (name, mut command) = (host.map(name), Command::new("ip"));
-    match &name {
-        Some(name) => command.args(["netns", "exec", name, "nft", "-f", "-"]),
-        None => {
-            command = Command::new("nft");
-            command.args(["-f", "-"])
-        }
-    };
-    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("nft starts");
+    let mut command = Command::new(if host.is_some() { "ip" } else { "nft" });
+    if let Some(host) = host {
+        command.args(["netns", "exec", &name(host), "nft"]);
+    }
+    let command = command.args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("nft starts");
     child.stdin.take().expect("a pipe").write_all(rules.as_bytes()).expect("nft reads its rules");
     let output = child.wait_with_output().expect("nft ends");
     let said = String::from_utf8_lossy(&output.stderr);

@@ -233,7 +233,9 @@ impl Nemesis {
     fn send_round(&mut self, percent: u32, road: Road, what: &str) {
         let count = self.chance.random_range(1..=self.size());
         let some = self.some(count);
-        some.iter().for_each(|host| self.hosts.send_round(*host, percent, road));
+        for host in &some {
+            self.hosts.send_round(*host, percent, road);
+        }
         self.history.fault(&format!("from {}: {what}", self.names(&some)));
         self.hosts.apply();
     }
