@@ -23,7 +23,7 @@ pub struct Wire {
     http: Client,
     pub history: Arc<History>,
     pub size: usize,
-    bug: Option<Bug>,
+    pub bug: Option<Bug>,
 }
 
 /// There is no answer.
