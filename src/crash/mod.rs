@@ -1,7 +1,7 @@
 //! Crash points: named places at which a test kills the process, to see what is recovered from there.
 //!
 //! `crash_point!("checkpoint.renamed")` is nothing at all outside of the crate's own tests. In those it kills the process,
-//! as `kill -9` does, if that name is armed: if it stands in the file `armed` of the directory that [`DIR_VARIABLE`] names.
+//! as `kill -9` does, if that name is armed: if it stands in the file `armed` of the directory that QUORATE_CRASH_DIR names.
 //! A point is armed for one crash; the file is renamed to `crashed` before the process dies, so that it can be started again.
 //!
 //! Whoever takes a step in keeping, sending or installing state, or in joining and leaving, marks it with a point of its own
