@@ -309,10 +309,11 @@ impl Driver {
             log_members(self.members_told.as_deref(), &members);
             let own = self.links.status.load().status.id;
             let others = members.iter().filter(|(id, _)| **id != own);
+            // The roster first: the transport asks it who of those that call may go on.
+            self.links.roster.store(Arc::new(state.roster()));
             self.links.peers.set_peers(others.map(|(id, info)| (*id, info.peer_urls.clone())).collect());
             let before = std::mem::replace(&mut self.members, Arc::new(members_of(state)));
             log_votes(&before, &self.members);
-            self.links.roster.store(Arc::new(state.roster()));
             self.members_told = Some(members);
         }
         let view = View {
@@ -341,6 +342,9 @@ impl Driver {
         }
         if changed {
             log_change(before, &standing);
+        }
+        if before.leader == before.id && !standing.leads {
+            self.links.peers.stop_snapshots();
         }
         let leader_since = if changed { Instant::now() } else { known.leader_since };
         let status = Status {

@@ -24,6 +24,7 @@ mod disk;
 mod driver;
 mod force;
 pub mod ids;
+mod incoming;
 mod join;
 mod links;
 mod listen;

@@ -9,6 +9,7 @@ use super::config::Config;
 use super::core_thread::CoreRuntime;
 use super::disk::{DiskStats, LogThread};
 use super::driver::{self, Driver, DriverInput};
+use super::incoming::Entrance;
 use super::links::{KnownStatus, Links, Settings};
 use super::space::{Space, SpaceWatch};
 use super::view::view_of;
@@ -37,7 +38,7 @@ pub(super) struct Parts {
     pub(super) linger: oneshot::Sender<()>,
     pub(super) roster: Arc<ArcSwap<Roster>>,
     pub(super) peers: Peers,
-    pub(super) others: std::collections::BTreeMap<u64, Vec<String>>,
+    pub(super) entrance: Entrance,
     pub(super) ended: watch::Receiver<Option<Result<(), String>>>,
     pub(super) threads: Vec<JoinHandle<()>>,
 }
@@ -71,7 +72,9 @@ impl Parts {
         );
         let others = recovered.state.members.iter();
         let others = others.filter(|(id, _)| **id != identity.member_id);
-        let others = others.map(|(id, info)| (*id, info.peer_urls.clone())).collect();
+        let peers = Peers::default();
+        // Before the driver runs: it says anew who they are when it applies what is in the log.
+        peers.set_peers(others.map(|(id, info)| (*id, info.peer_urls.clone())).collect());
         let view = Arc::new(ArcSwap::from_pointee(view_of(&recovered.state, 0)));
         let roster = Arc::new(ArcSwap::from_pointee(recovered.state.roster()));
         let replica = Replica::new(replica_config, recovered, clock.now()).map_err(StartError::Damaged)?;
@@ -83,7 +86,6 @@ impl Parts {
         };
         let status = Arc::new(ArcSwap::from_pointee(KnownStatus { status, leader_since: Instant::now() }));
         let watches = Watches::new(Arc::clone(&view));
-        let peers = Peers::default();
         let (driver_in, driver_out) = mpsc::channel(driver::QUEUE_MAX);
         let (disk_in, disk_out) = mpsc::unbounded_channel();
         let (news_in, news_out) = crossbeam_channel::bounded(driver::NEWS_MAX);
@@ -101,7 +103,10 @@ impl Parts {
         };
         space_watch.begin();
         let mut storage = storage;
-        storage.checkpoints.set_reserve_bytes(space.figures().1 / 2);
+        // What is written in the background leaves this much to the log.
+        let reserve_bytes = space.figures().1 / 2;
+        storage.checkpoints.set_reserve_bytes(reserve_bytes);
+        let entrance = Entrance::new(data_dir, driver_in.clone(), bootstrap::limits(config), reserve_bytes);
         let (ended_in, ended) = watch::channel(None);
         let checkpoints = Arc::new(storage.checkpoints);
         let disk_stats = Arc::new(DiskStats::default());
@@ -176,7 +181,7 @@ impl Parts {
             linger,
             roster,
             peers,
-            others,
+            entrance,
             ended,
             threads,
         })

@@ -100,8 +100,8 @@ impl Node {
             incarnation: started.incarnation,
         };
         let inbox = MemberInbox {
+            entrance: started.entrance,
             driver: started.driver.clone(),
-            limits: bootstrap::limits(&config),
             roster: Arc::clone(&started.roster),
             id: started.member_id,
             received: started.peers.received(),
@@ -114,7 +114,6 @@ impl Node {
             Transport::start(identity, listeners, Arc::new(inbox), routes, TransportConfig::default())
         };
         started.peers.set(transport);
-        started.peers.set_peers(started.others);
 
         let (stop_http, stopped) = watch::channel(false);
         let mut http = JoinSet::new();

@@ -2,30 +2,34 @@
 
 use super::StartError;
 use super::driver::DriverInput;
+use super::incoming::Entrance;
 use super::traffic::AppendCounter;
 use crate::http::backend::{PeerTraffic, Traffic};
-use crate::proto::{peer, state};
+use crate::proto::peer;
 use crate::replica::{Input, Outgoing, Refused, Roster, State};
-use crate::store::HistoryLimits;
-use crate::transport::{self, Barred, Disowned, Inbox, PeerStats, RoundTrips, Transport};
+use crate::transport::{self, Barred, Disowned, Gathering, Inbox, Known, PeerStats, RoundTrips, Transport};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 /// The way to the other members, for the threads of this one. Empty until the transport has started.
 #[derive(Clone, Default)]
 pub(super) struct Peers {
     transport: Arc<ArcSwapOption<Transport>>,
+    /// Who they are and where, as was said last: perhaps before the transport has started. Held while it is passed on.
+    named: Arc<Mutex<BTreeMap<u64, Vec<String>>>>,
     sent: Arc<AppendCounter>,
     received: Arc<AppendCounter>,
 }
 
 impl Peers {
     pub(super) fn set(&self, transport: Transport) {
+        let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        transport.set_peers(named.clone());
         self.transport.store(Some(Arc::new(transport)));
     }
 
@@ -61,7 +65,15 @@ impl Peers {
     pub(super) fn send_snapshot(&self, to: u64, message: &Message, state: State) {
         let Some(transport) = &*self.transport.load() else { return };
         let Some(message) = encode(message) else { return };
-        transport.send_snapshot(to, message, Box::new(state.into_records()));
+        // A clone costs nothing.
+        transport.send_snapshot(to, message, Box::new(move || Box::new(state.clone().into_records())));
+    }
+
+    /// This member does not lead any more.
+    pub(super) fn stop_snapshots(&self) {
+        if let Some(transport) = &*self.transport.load() {
+            transport.stop_snapshots();
+        }
     }
 
     /// How many peers there is a connection to.
@@ -89,6 +101,8 @@ impl Peers {
     }
 
     pub(super) fn set_peers(&self, peers: BTreeMap<u64, Vec<String>>) {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        named.clone_from(&peers);
         if let Some(transport) = &*self.transport.load() {
             transport.set_peers(peers);
         }
@@ -112,14 +126,14 @@ fn encode(message: &Message) -> Option<Bytes> {
     message.write_to_bytes().ok().map(Bytes::from)
 }
 
-fn decode(bytes: &Bytes) -> Option<Message> {
+pub(super) fn decode(bytes: &Bytes) -> Option<Message> {
     Message::parse_from_carllerche_bytes(bytes).ok()
 }
 
 /// What arrives from the other members.
 pub(super) struct MemberInbox {
     pub driver: mpsc::Sender<DriverInput>,
-    pub limits: HistoryLimits,
+    pub entrance: Entrance,
     pub roster: Arc<ArcSwap<Roster>>,
     /// This member's own id, for what it is told about itself.
     pub id: u64,
@@ -150,27 +164,8 @@ impl Inbox for MemberInbox {
         self.push(Input::Frame { from, messages, forwarded: frame.forwarded, beacon: frame.beacon });
     }
 
-    fn snapshot(&self, from: u64, raft: Bytes, records: Vec<state::Record>) {
-        let (driver, limits) = (self.driver.clone(), self.limits);
-        let work = move || {
-            let Some(message) = decode(&raft).filter(|m| m.from == from) else { return };
-            match State::from_records(&records, limits) {
-                Ok(state) => {
-                    let input = Input::Snapshot { message: Box::new(message), state: Box::new(state) };
-                    let _ = driver.blocking_send(DriverInput::Input(input));
-                }
-                Err(error) => {
-                    tracing::error!(
-                        peer = format_args!("{from:x}"),
-                        error,
-                        "a snapshot is not usable; dropped"
-                    );
-                }
-            }
-        };
-        if let Err(error) = std::thread::Builder::new().name("snapshot".into()).spawn(work) {
-            tracing::error!(%error, "could not start a thread for a snapshot");
-        }
+    fn gather(&self) -> Result<Box<dyn Gathering>, String> {
+        Ok(Box::new(self.entrance.open()?))
     }
 
     fn unreachable(&self, peer: u64) {
@@ -193,18 +188,21 @@ impl Inbox for MemberInbox {
         }
     }
 
-    fn admits(&self, member: u64, incarnation: u64) -> Result<(), Barred> {
-        let (reason, disowned) = match self.roster.load().admits(member, incarnation) {
-            Ok(()) => return Ok(()),
-            Err(Refused::Unknown) => {
-                ("it is not a member of this cluster; add it before it is started", None)
-            }
-            Err(Refused::Removed) => ("it was removed from this cluster", Some(Disowned::Removed)),
+    fn admits(&self, member: u64, incarnation: u64) -> Result<Known, Barred> {
+        let roster = self.roster.load();
+        let (reason, disowned) = match roster.admits(member, incarnation) {
+            Ok(()) if roster.members.contains_key(&member) => return Ok(Known::AsMember),
+            Ok(()) => return Ok(Known::BySelf),
+            Err(Refused::Removed) => ("it was removed from this cluster", Disowned::Removed),
             Err(Refused::Wiped) => {
-                ("it was here before with another data directory, and must join anew", Some(Disowned::Wiped))
+                ("it was here before with another data directory, and must join anew", Disowned::Wiped)
             }
         };
-        Err(Barred { reason: reason.to_owned(), disowned })
+        Err(Barred { reason: reason.to_owned(), disowned: Some(disowned) })
+    }
+
+    fn own_urls(&self) -> Vec<String> {
+        self.roster.load().members.get(&self.id).map(|info| info.peer_urls.clone()).unwrap_or_default()
     }
 
     fn expected(&self, peer: u64) -> u64 {

@@ -129,7 +129,9 @@ impl Replica {
     }
 
     pub(super) fn connected(&mut self, peer: u64) {
-        self.connected.insert(peer);
+        if self.state.members.contains_key(&peer) {
+            self.connected.insert(peer);
+        }
         if peer == self.standing.leader {
             self.pending.resend_all();
             self.reads.restart();

@@ -16,7 +16,11 @@ impl Replica {
         forwarded: Vec<Batch>,
         beacon: Option<Beacon>,
     ) {
-        self.changes.heard(from);
+        // Guests have no place in what is kept by member, which would grow with whoever calls.
+        let is_member = self.state.members.contains_key(&from);
+        if is_member {
+            self.changes.heard(from);
+        }
         for message in messages {
             // A peer speaks for itself only, states come by `Input::Snapshot`, and requests by `forwarded`.
             let kind = message.get_msg_type();
@@ -45,7 +49,7 @@ impl Replica {
                 self.enqueue_forwarded(now, batch);
             }
         }
-        if let Some(beacon) = beacon {
+        if let Some(beacon) = beacon.filter(|_| is_member || from == self.standing.leader) {
             self.hear_beacon(now, from, beacon);
         }
     }

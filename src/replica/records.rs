@@ -7,9 +7,10 @@ use super::LogPosition;
 use super::sessions::Sessions;
 use super::state::{MemberInfo, State};
 use crate::proto::state::{self, Head, History, Membership, Page, Record, record::Body};
-use crate::store::{Action, ClusterTime, Event, HistoryLimits, Key, Node, Store};
+use crate::store::{Action, ClusterTime, Event, HistoryLimits, Key, Node, Store, StoreBuilder};
 use bytes::Bytes;
 use raft::eraftpb::ConfState;
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -61,29 +62,44 @@ impl State {
     /// # Errors
     /// What is wrong with the records.
     pub fn from_records(records: &[Record], limits: HistoryLimits) -> Result<Self, String> {
-        let Some(Body::Head(head)) = records.first().and_then(|r| r.body.as_ref()) else {
+        Self::from_stream(records.iter().map(Ok), limits)
+    }
+
+    /// Rebuilds a state from records as they come; they are not kept.
+    ///
+    /// # Errors
+    /// What is wrong with the records, or the first error among them.
+    pub fn from_stream<R: Borrow<Record>>(
+        records: impl IntoIterator<Item = Result<R, String>>,
+        limits: HistoryLimits,
+    ) -> Result<Self, String> {
+        let mut records = records.into_iter();
+        let first = records.next().transpose()?;
+        let Some(Body::Head(head)) = first.as_ref().and_then(|record| record.borrow().body.as_ref()) else {
             return Err("the first record is not a head".into());
         };
-        let mut nodes = Vec::new();
+        let mut store = StoreBuilder::new(limits, head.store_index, head.digest);
+        // All of them, also those that are cut from the history: later ones refer to them.
         let mut events = Vec::new();
-        for record in &records[1..] {
-            match &record.body {
+        for record in records {
+            match &record?.borrow().body {
                 Some(Body::Page(page)) => {
                     for node in &page.nodes {
-                        nodes.push(node_from(node));
+                        store.add_node(&node_from(node))?;
                     }
                 }
                 Some(Body::History(page)) => {
                     for event in &page.events {
-                        let event = event_from(event, &events, &nodes)?;
-                        events.push(Arc::new(event));
+                        let event = Arc::new(event_from(event, &events, &store)?);
+                        store.add_event(Arc::clone(&event))?;
+                        events.push(event);
                     }
                 }
                 Some(Body::Tail(_)) => {}
                 Some(Body::Head(_)) | None => return Err("a record is out of place".into()),
             }
         }
-        let store = Store::from_parts(limits, head.store_index, head.digest, nodes, events)?;
+        let store = store.build()?;
         let membership = head.membership.clone().unwrap_or_default();
         // A member that joins begins with nothing, before the cluster's first entry.
         if membership.voters.is_empty() && head.applied_index > 0 {
@@ -217,8 +233,8 @@ fn event_record(event: &Event, store: &Store) -> state::Event {
     }
 }
 
-/// `before` are the events before this one, without a gap; `nodes` is the keyspace, in order.
-fn event_from(record: &state::Event, before: &[Arc<Event>], nodes: &[Node]) -> Result<Event, String> {
+/// `before` are the events before this one, without a gap; `store` has all nodes.
+fn event_from(record: &state::Event, before: &[Arc<Event>], store: &StoreBuilder) -> Result<Event, String> {
     let action = ACTIONS
         .iter()
         .find(|(_, theirs)| *theirs == record.action())
@@ -227,8 +243,7 @@ fn event_from(record: &state::Event, before: &[Arc<Event>], nodes: &[Node]) -> R
     let node = record.node.as_ref().ok_or_else(|| format!("event {} has no node", record.index))?;
     let mut node = node_from(node);
     if record.value_left_out {
-        let at = nodes.binary_search_by(|now| now.key.cmp(&node.key)).ok();
-        let now = at.and_then(|at| nodes.get(at)).filter(|now| now.modified == record.index);
+        let now = store.node(&node.key).filter(|now| now.modified == record.index);
         let now = now.ok_or_else(|| format!("event {} lacks its value", record.index))?;
         node.value.clone_from(&now.value);
     }
@@ -324,7 +339,8 @@ mod tests {
             Some(Body::Page(page)) => Some(page),
             _ => None,
         });
-        page.unwrap().nodes[0].modified_index = 77;
+        let node = &mut page.unwrap().nodes[0];
+        (node.created_index, node.modified_index) = (1, 1);
         assert!(State::from_records(&records, LIMITS).unwrap_err().contains("lacks its value"));
     }
 }

@@ -33,8 +33,6 @@ pub struct MemberInfo {
 pub enum Refused {
     /// It was removed, and does not come back.
     Removed,
-    /// It was never added, as far as is known here.
-    Unknown,
     /// It was here before with another data directory: what it acknowledged then is lost.
     Wiped,
 }
@@ -51,14 +49,17 @@ pub struct Roster {
 impl Roster {
     /// Whether a member that comes with this data directory (0: it does not say) may speak.
     ///
+    /// One that was never heard of may: it was added while this member was away, and perhaps leads, so that nobody else
+    /// could tell of it. Raft asks no more of a sender than its term and log; what counts towards a quorum is only what
+    /// those say that are in the configuration here.
+    ///
     /// # Errors
     /// Why not.
     pub fn admits(&self, member: u64, incarnation: u64) -> Result<(), Refused> {
         match self.members.get(&member) {
             Some(info) if info.incarnation != 0 && incarnation != info.incarnation => Err(Refused::Wiped),
-            Some(_) => Ok(()),
             None if self.removed.contains(&member) => Err(Refused::Removed),
-            None => Err(Refused::Unknown),
+            _ => Ok(()),
         }
     }
 }

@@ -231,7 +231,7 @@ fn no_part_of_a_millisecond_is_taken_from_a_time_to_live() {
             assert!(effects.wake_at.is_some_and(|next| next > wake_at), "{part}: it would come back at once");
             wake_at = effects.wake_at.unwrap_or_default();
         }
-        let lived = wake_at.saturating_sub(set);
+        let lived = wake_at.checked_sub(set).unwrap();
         assert!(lived >= micros(5_000) && lived <= micros(6_000), "{part}: {lived:?}");
     }
 }

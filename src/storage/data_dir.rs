@@ -14,6 +14,7 @@ use super::files;
 use super::identity::Identity;
 use super::log::Log;
 use super::recovery::{Storage, recover_of};
+use super::spool::Spool;
 
 /// Everything that may be in `member/`.
 const OURS: [&str; 6] = ["lock", "identity", "clock", "notes", "log", "state"];
@@ -152,6 +153,11 @@ impl DataDir {
         let cluster_id = self.identity()?.map(|identity| identity.cluster_id);
         let recovered = recover_of(cluster_id, &checkpoints, &log, recovered_log)?;
         Ok(Storage { log, checkpoints, recovered })
+    }
+
+    /// A new file for a snapshot that arrives; each has a name of its own. So much of the disk is left to the log.
+    pub fn spool(&self, name: u64, reserve_bytes: u64) -> Result<Spool, StorageError> {
+        Spool::create(&self.member.join(format!("incoming-{name:x}{}", files::UNFINISHED)), reserve_bytes)
     }
 
     pub(crate) fn identity_path(&self) -> PathBuf {

@@ -51,7 +51,7 @@ pub(crate) fn write(
         unchecked_bytes += bytes.len() as u64;
         if unchecked_bytes >= SPACE_CHECK_BYTES {
             unchecked_bytes = 0;
-            check_space(dir, reserve_bytes)?;
+            check_space("writing a checkpoint in", dir, reserve_bytes)?;
         }
         for (part, item) in bytes.chunks(ITEM_LEN).enumerate() {
             db.insert(item_key(number, part as u64), item).map_err(failed)?;
@@ -131,13 +131,14 @@ fn item_key(record: u64, part: u64) -> [u8; 16] {
     key
 }
 
-fn check_space(dir: &Path, reserve_bytes: u64) -> Result<(), StorageError> {
+/// Fails when less than `reserve_bytes` of the disk are left; `verb` is what was being done.
+pub(super) fn check_space(verb: &'static str, dir: &Path, reserve_bytes: u64) -> Result<(), StorageError> {
     let free = files::disk_space(dir)?.free;
     if free >= reserve_bytes {
         return Ok(());
     }
     let what = format!("{} MiB are free, and {} MiB are kept for the log", free >> 20, reserve_bytes >> 20);
-    Err(StorageError::Full { verb: "writing a checkpoint in", path: dir.to_path_buf(), what })
+    Err(StorageError::Full { verb, path: dir.to_path_buf(), what })
 }
 
 /// sled locks its file; when the lock can be had, it has written all that it ever will.

@@ -9,6 +9,7 @@
 //!     log/                    raft-engine: entries, hard state, the log's base; `synced` is the evidence of what was
 //!                             acknowledged
 //!     state/INDEX/            one checkpoint: an immutable sled database and its MANIFEST
+//!     incoming-NAME.tmp       a leader's snapshot while it arrives
 //! ```
 //!
 //! Invariants:
@@ -34,6 +35,7 @@ mod log_files;
 mod log_meta;
 mod manifest;
 mod recovery;
+mod spool;
 #[cfg(test)]
 mod tests;
 
@@ -47,3 +49,4 @@ pub use files::{DiskSpace, disk_space};
 pub use identity::Identity;
 pub use log::{Log, RecoveredLog};
 pub use recovery::{Recovered, Storage, recover};
+pub use spool::{Spool, Spooled};

@@ -18,6 +18,7 @@
 //! or deliver events (that is `node`).
 
 mod apply;
+mod builder;
 mod command;
 mod digest;
 mod error;
@@ -30,6 +31,7 @@ mod tests;
 mod tree;
 mod watch;
 
+pub use builder::StoreBuilder;
 pub use command::{Command, Compare};
 pub use error::{ErrorCode, StoreError};
 pub use event::{Action, Event, Node};

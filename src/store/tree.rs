@@ -1,5 +1,6 @@
 //! The store as a whole: what can be read of it, and how it is put together again from a checkpoint.
 
+use super::builder::StoreBuilder;
 use super::keyspace::{Keyspace, Missing};
 use super::{ClusterTime, ErrorCode, Event, EventHistory, HistoryLimits, Key, Node, StoreError};
 use std::sync::Arc;
@@ -137,9 +138,10 @@ impl Store {
         nodes: impl IntoIterator<Item = Node>,
         history: impl IntoIterator<Item = Arc<Event>>,
     ) -> Result<Self, String> {
-        let nodes = restored_nodes(index, nodes)?;
-        let history = restored_history(limits, index, history)?;
-        Ok(Self { nodes, history, index, digest })
+        let mut builder = StoreBuilder::new(limits, index, digest);
+        nodes.into_iter().try_for_each(|node| builder.add_node(&node))?;
+        history.into_iter().try_for_each(|event| builder.add_event(event))?;
+        builder.build()
     }
 
     /// The node at a key other than the root, or the error that a client gets.
@@ -158,54 +160,4 @@ impl Store {
     pub(super) fn refuse(&self, code: ErrorCode, key: &Key) -> StoreError {
         StoreError::new(code, key.compact().into_bytes(), self.index)
     }
-}
-
-/// The keyspace of a checkpoint, whose nodes come in key order.
-fn restored_nodes(index: u64, nodes: impl IntoIterator<Item = Node>) -> Result<Keyspace, String> {
-    let mut keyspace = Keyspace::default();
-    let mut last = Key::root();
-    for node in nodes {
-        let key = &node.key;
-        if *key <= last {
-            return Err(format!("node {key} is out of order"));
-        }
-        if node.dir == node.value.is_some() {
-            return Err(format!("node {key} is not either a file or a directory"));
-        }
-        if node.created == 0 || node.created > node.modified || node.modified > index {
-            let (created, modified) = (node.created, node.modified);
-            return Err(format!("node {key} was created at {created} and modified at {modified} of {index}"));
-        }
-        let parent = key.parent().unwrap_or_else(Key::root);
-        if !parent.is_root() && !keyspace.get(&parent).is_some_and(|parent| parent.dir) {
-            return Err(format!("node {key} is not in a directory"));
-        }
-        last = key.clone();
-        keyspace.put(Arc::new(node.compact()));
-    }
-    Ok(keyspace)
-}
-
-/// The history of a checkpoint, whose events come in index order and end at `index`.
-fn restored_history(
-    limits: HistoryLimits,
-    index: u64,
-    events: impl IntoIterator<Item = Arc<Event>>,
-) -> Result<EventHistory, String> {
-    let mut history: Option<EventHistory> = None;
-    for event in events {
-        let expected = history.as_ref().map_or(event.index.max(1), |history| history.last_index() + 1);
-        if event.index != expected || event.index > index {
-            return Err(format!("event {} stands where {expected} belongs, of {index}", event.index));
-        }
-        if event.node.modified != event.index {
-            return Err(format!("event {} is about a change at {}", event.index, event.node.modified));
-        }
-        history.get_or_insert_with(|| EventHistory::new(limits, expected)).push(event);
-    }
-    let history = history.unwrap_or_else(|| EventHistory::new(limits, index + 1));
-    if history.last_index() != index {
-        return Err(format!("the history ends at {} of {index}", history.last_index()));
-    }
-    Ok(history)
 }

@@ -32,10 +32,12 @@ pub struct TransportConfig {
     pub message_bytes: usize,
     /// Snapshot records are gathered into chunks of at most this many bytes. A record that is larger goes alone.
     pub chunk_bytes: usize,
-    /// The largest snapshot that is accepted, in bytes of its encoded records: it is gathered in memory.
-    pub snapshot_bytes: usize,
-    /// How long a snapshot may make no progress before it is given up, by either side.
+    /// The largest snapshot that is accepted, in bytes of its encoded records.
+    pub snapshot_bytes: u64,
+    /// How long a snapshot may make no progress before it is given up, by either side; over broken connections, too.
     pub snapshot_stall: Duration,
+    /// How long a peer may take to make use of a snapshot that it has.
+    pub snapshot_use: Duration,
     /// How many bytes of one stream may be on their way unread (HTTP/2 flow control).
     pub stream_window: u32,
     /// How many connections are served at a time, all listeners together.
@@ -61,8 +63,9 @@ impl Default for TransportConfig {
             frame_bytes: MIB,
             message_bytes: 64 * MIB,
             chunk_bytes: 256 * KIB,
-            snapshot_bytes: 8 * KIB * MIB,
+            snapshot_bytes: 8 << 30,
             snapshot_stall: Duration::from_secs(30),
+            snapshot_use: Duration::from_secs(300),
             stream_window: 4 * MIB as u32,
             connections: 512,
             head_timeout: Duration::from_secs(5),

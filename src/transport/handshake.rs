@@ -2,16 +2,21 @@
 //!
 //! The check comes before any frame. A member that was set up with another cluster's data, an address that now belongs
 //! to another member, or a member that was removed is told so in one line, which names both sides.
+//!
+//! A sender says where it is reached, too: the receiver may not know that it is a member yet (see `peers`).
 
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
-use super::{Barred, Disowned, PeerIdentity};
+use super::dial::{one_line, text};
+use super::{Barred, Disowned, Known, PeerIdentity};
 
 const CLUSTER: &str = "quorate-cluster-id";
 const FROM: &str = "quorate-from";
 const TO: &str = "quorate-to";
 const VERSION: &str = "quorate-version";
+/// The sender's own peer URLs, with commas between them.
+const URLS: &str = "quorate-urls";
 /// The name of the sender's data directory, and the one that the receiver is known to have.
 const INCARNATION: &str = "quorate-incarnation";
 const TO_INCARNATION: &str = "quorate-to-incarnation";
@@ -21,12 +26,19 @@ const DISOWNED: &str = "quorate-disowned";
 /// Longest version text that is kept.
 const VERSION_BYTES_MAX: usize = 64;
 
+/// So many of a sender's URLs are told and kept, and so many bytes of them all.
+const URLS_MAX: usize = 16;
+const URLS_BYTES_MAX: usize = 4096;
+
 /// Who sent a request, as it says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Caller {
     pub member: u64,
     pub incarnation: u64,
     pub version: String,
+    /// Where it is reached; perhaps none.
+    pub urls: Vec<String>,
+    pub known: Known,
 }
 
 /// Says in a request's metadata who sends it to whom; `expected` names the receiver's data directory, 0 if that is not
@@ -44,11 +56,34 @@ pub(super) fn stamp(metadata: &mut MetadataMap, identity: PeerIdentity, to: u64,
     metadata.insert(VERSION, MetadataValue::from_static(env!("CARGO_PKG_VERSION")));
 }
 
+/// Says in a request's metadata where its sender is reached.
+pub(super) fn stamp_urls(metadata: &mut MetadataMap, own: &[String]) {
+    let mut text = String::new();
+    for url in own.iter().take(URLS_MAX) {
+        if text.len() + url.len() < URLS_BYTES_MAX {
+            text.push_str(if text.is_empty() { "" } else { "," });
+            text.push_str(url);
+        }
+    }
+    // What is no ASCII is no URL, and would reach nobody.
+    if let Ok(urls) = text.parse() {
+        metadata.insert(URLS, urls);
+    }
+}
+
+fn urls(metadata: &MetadataMap) -> Vec<String> {
+    let text = metadata.get(URLS).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if text.len() > URLS_BYTES_MAX {
+        return Vec::new();
+    }
+    text.split(',').filter(|url| !url.is_empty()).take(URLS_MAX).map(str::to_owned).collect()
+}
+
 /// The member that sent a request, if the request is meant for this member and `admits` lets it in.
 pub(super) fn check(
     metadata: &MetadataMap,
     identity: PeerIdentity,
-    admits: impl FnOnce(u64, u64) -> Result<(), Barred>,
+    admits: impl FnOnce(u64, u64) -> Result<Known, Barred>,
 ) -> Result<Caller, Status> {
     let cluster = id(metadata, CLUSTER)?;
     let from = id(metadata, FROM)?;
@@ -70,7 +105,7 @@ pub(super) fn check(
         )));
     }
     let theirs = optional_id(metadata, INCARNATION)?;
-    admits(from, theirs).map_err(|barred| refusal(member_id, from, &barred))?;
+    let known = admits(from, theirs).map_err(|barred| refusal(member_id, from, &barred))?;
     let expected = optional_id(metadata, TO_INCARNATION)?;
     if expected != 0 && expected != incarnation {
         return Err(Status::failed_precondition(format!(
@@ -80,7 +115,12 @@ pub(super) fn check(
     }
     let version = metadata.get(VERSION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let version = version.chars().take(VERSION_BYTES_MAX).collect();
-    Ok(Caller { member: from, incarnation: theirs, version })
+    let urls = urls(metadata);
+    if known == Known::BySelf && urls.is_empty() {
+        let reason = "it is not known here, and does not say where it is reached".to_owned();
+        return Err(refusal(member_id, from, &Barred { reason, disowned: None }));
+    }
+    Ok(Caller { member: from, incarnation: theirs, version, urls, known })
 }
 
 /// Whether a caller that may speak here knows this member with another data directory.
@@ -128,6 +168,11 @@ pub(super) fn is_refusal(status: &Status) -> bool {
     )
 }
 
+/// What a status says, with its cause where this side noticed the failure.
+pub(super) fn status_text(status: &Status) -> String {
+    if is_refusal(status) { one_line(status.message()) } else { text(status) }
+}
+
 fn hex(id: u64) -> MetadataValue<Ascii> {
     format!("{id:x}").parse().expect("hex digits are visible ASCII")
 }
@@ -161,9 +206,27 @@ mod tests {
     #[test]
     fn a_stamp_is_read_back() {
         let metadata = stamped(0xc1, u64::MAX, 0xb);
-        let caller = check(&metadata, HERE, |_, _| Ok(())).unwrap();
+        let caller = check(&metadata, HERE, |_, _| Ok(Known::AsMember)).unwrap();
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        assert_eq!(caller, Caller { member: u64::MAX, incarnation: 0x1a, version });
+        let (urls, known) = (Vec::new(), Known::AsMember);
+        assert_eq!(caller, Caller { member: u64::MAX, incarnation: 0x1a, version, urls, known });
+    }
+
+    #[test]
+    fn who_is_not_known_has_to_say_where_it_is_reached() {
+        let mut metadata = stamped(0xc1, 0xa, 0xb);
+        let guest = |_, _| Ok(Known::BySelf);
+        let status = check(&metadata, HERE, guest).unwrap_err();
+        assert!(is_refusal(&status) && disowned(&status).is_none(), "{status}");
+        let own = ["http://a:7001".to_owned(), "http://[::1]:7001".to_owned()];
+        stamp_urls(&mut metadata, &own);
+        assert_eq!(check(&metadata, HERE, guest).unwrap().urls, own);
+        stamp_urls(&mut metadata, &vec!["http://h:1".to_owned(); 2 * URLS_MAX]);
+        assert_eq!(check(&metadata, HERE, guest).unwrap().urls.len(), URLS_MAX);
+        stamp_urls(&mut metadata, &vec!["x".repeat(URLS_BYTES_MAX / 3); URLS_MAX]);
+        assert_eq!(check(&metadata, HERE, guest).unwrap().urls.len(), 2);
+        metadata.insert(URLS, "x".repeat(URLS_BYTES_MAX + 1).parse().unwrap());
+        assert!(check(&metadata, HERE, guest).is_err());
     }
 
     #[test]
@@ -171,7 +234,7 @@ mod tests {
         let mut metadata = stamped(0xc1, 0xa, 0xb);
         for (expected, fits) in [(0x1b, true), (0x1c, false)] {
             metadata.insert(TO_INCARNATION, hex(expected));
-            assert_eq!(check(&metadata, HERE, |_, _| Ok(())).is_ok(), fits);
+            assert_eq!(check(&metadata, HERE, |_, _| Ok(Known::AsMember)).is_ok(), fits);
             assert_eq!(knows_another(&metadata, HERE), !fits);
         }
         metadata.insert(TO, hex(0xd));
@@ -188,16 +251,26 @@ mod tests {
         assert_eq!(disowned(&Status::permission_denied("no")), None);
     }
 
-    type Admits = fn(u64, u64) -> Result<(), Barred>;
+    type Admits = fn(u64, u64) -> Result<Known, Barred>;
 
     #[test]
     fn refusals_name_both_sides() {
         let refuse =
             |from: u64, _: u64| Err(Barred { reason: format!("{from:x} was removed"), disowned: None });
         let table: [(MetadataMap, Admits, Code, &[&str]); 4] = [
-            (stamped(0xc2, 0xa, 0xb), |_, _| Ok(()), Code::FailedPrecondition, &["cluster c1", "cluster c2"]),
-            (stamped(0xc1, 0xa, 0xd), |_, _| Ok(()), Code::FailedPrecondition, &["member d", "member b"]),
-            (stamped(0xc1, 0xb, 0xb), |_, _| Ok(()), Code::FailedPrecondition, &["member b"]),
+            (
+                stamped(0xc2, 0xa, 0xb),
+                |_, _| Ok(Known::AsMember),
+                Code::FailedPrecondition,
+                &["cluster c1", "cluster c2"],
+            ),
+            (
+                stamped(0xc1, 0xa, 0xd),
+                |_, _| Ok(Known::AsMember),
+                Code::FailedPrecondition,
+                &["member d", "member b"],
+            ),
+            (stamped(0xc1, 0xb, 0xb), |_, _| Ok(Known::AsMember), Code::FailedPrecondition, &["member b"]),
             (
                 stamped(0xc1, 0xa, 0xb),
                 refuse,
@@ -220,12 +293,15 @@ mod tests {
         for (key, value) in [(CLUSTER, "+c1"), (FROM, ""), (TO, "10000000000000000"), (FROM, "xyz")] {
             let mut metadata = stamped(0xc1, 0xa, 0xb);
             metadata.insert(key, value.parse().unwrap());
-            let status = check(&metadata, HERE, |_, _| Ok(())).unwrap_err();
+            let status = check(&metadata, HERE, |_, _| Ok(Known::AsMember)).unwrap_err();
             assert_eq!(status.code(), Code::InvalidArgument, "{key}: {value:?}");
             assert!(status.message().contains(key));
         }
         let mut metadata = stamped(0xc1, 0xa, 0xb);
         metadata.remove(TO);
-        assert_eq!(check(&metadata, HERE, |_, _| Ok(())).unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(
+            check(&metadata, HERE, |_, _| Ok(Known::AsMember)).unwrap_err().code(),
+            Code::InvalidArgument
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! What peers send to this member: the gRPC service.
 //!
 //! A stream is heard only after its handshake. Whenever something changes that may end one (peers, a newer stream of
-//! the same member, shutdown) `Hub::changes` moves and each stream looks again whether it is still wanted.
+//! the same member, shutdown) `Hub::changes` moves and each stream looks again whether it is still wanted. One of a member
+//! that is only known by what it says is wanted as long as it is a guest, so that nobody is heard who is not answered.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -10,7 +11,6 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use arc_swap::ArcSwap;
 use axum::extract::ConnectInfo;
 use futures_util::Stream;
 use futures_util::stream::unfold;
@@ -19,13 +19,15 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::arrivals::Arrivals;
 use super::dial::one_line;
 use super::handshake::Caller;
-use super::peer::{Peer, status_text};
-use super::snapshot::Assembly;
-use super::{Core, Peers, handshake, lock};
+use super::handshake::status_text;
+use super::peer::Peer;
+use super::peers::Peers;
+use super::{Core, Known, handshake, lock};
 use crate::proto::peer::peer_server;
-use crate::proto::peer::{Closed, Frame, Receipt, SnapshotChunk};
+use crate::proto::peer::{Closed, Frame, Receipt, SnapshotChunk, SnapshotHeld, SnapshotOffer};
 
 /// How many members' last refusals are remembered, to log each once.
 const REFUSALS_MAX: usize = 64;
@@ -33,27 +35,27 @@ const REFUSALS_MAX: usize = 64;
 /// What all inbound streams share.
 pub(super) struct Hub {
     core: Arc<Core>,
-    pub(super) peers: ArcSwap<Peers>,
+    peers: Arc<Peers>,
     /// Moves when streams are to look whether they are still wanted.
     changes: watch::Sender<u64>,
     stopping: AtomicBool,
     /// The number of each member's current stream.
     exchanges: Mutex<HashMap<u64, u64>>,
-    /// The number of the current install: one at a time, the newest wins, so that one state at most is gathered.
-    install: AtomicU64,
+    arrivals: Arc<Arrivals>,
     numbers: AtomicU64,
     refusals: Mutex<HashMap<u64, String>>,
 }
 
 impl Hub {
-    pub(super) fn new(core: Arc<Core>) -> Arc<Self> {
+    pub(super) fn new(core: Arc<Core>, peers: Arc<Peers>) -> Arc<Self> {
+        let arrivals = Arrivals::new(core.clone());
         Arc::new(Self {
             core,
-            peers: ArcSwap::default(),
+            peers,
+            arrivals,
             changes: watch::Sender::new(0),
             stopping: AtomicBool::new(false),
             exchanges: Mutex::default(),
-            install: AtomicU64::new(0),
             numbers: AtomicU64::new(1),
             refusals: Mutex::default(),
         })
@@ -71,7 +73,7 @@ impl Hub {
     }
 
     fn peer(&self, id: u64) -> Option<Arc<Peer>> {
-        self.peers.load().get(&id).cloned()
+        self.peers.listed().get(id).cloned()
     }
 
     fn number(&self) -> u64 {
@@ -83,8 +85,14 @@ impl Hub {
         if self.stopping.load(Ordering::SeqCst) {
             return Some(Status::unavailable("this member is shutting down"));
         }
-        let barred = self.core.inbox.admits(from.member, from.incarnation).err()?;
-        Some(handshake::refusal(self.core.identity.member_id, from.member, &barred))
+        match self.core.inbox.admits(from.member, from.incarnation) {
+            Ok(Known::AsMember) => None,
+            Ok(Known::BySelf) if self.peer(from.member).is_some() => None,
+            Ok(Known::BySelf) => {
+                Some(Status::unavailable("too many call that are not known here; call again"))
+            }
+            Err(barred) => Some(handshake::refusal(self.core.identity.member_id, from.member, &barred)),
+        }
     }
 
     /// The member that a request is from, once it is checked, and where it is.
@@ -98,12 +106,16 @@ impl Hub {
         match handshake::check(request.metadata(), self.core.identity, admits) {
             Ok(caller) => {
                 lock(&self.refusals).remove(&caller.member);
+                if caller.known == Known::BySelf {
+                    self.peers.welcome(caller.member, caller.urls.clone());
+                    self.changed();
+                }
                 Ok((caller, address))
             }
             Err(status) => {
                 let from = handshake::claimed(request.metadata());
                 if handshake::knows_another(request.metadata(), self.core.identity)
-                    && self.peers.load().contains_key(&from)
+                    && self.peers.listed().member(from).is_some()
                 {
                     self.core.inbox.disowned(from, super::Disowned::Wiped);
                 }
@@ -151,6 +163,15 @@ impl peer_server::Peer for Service {
             }
         });
         Ok(Response::new(Box::pin(receipts)))
+    }
+
+    async fn offer(&self, request: Request<SnapshotOffer>) -> Result<Response<SnapshotHeld>, Status> {
+        let (caller, _) = self.0.greet(&request)?;
+        self.0.arrivals.begin();
+        self.0.changed();
+        let (arrivals, snapshot) = (self.0.arrivals.clone(), request.into_inner().snapshot);
+        let held = on_a_thread(move || arrivals.held(caller.member, snapshot)).await?;
+        Ok(Response::new(held))
     }
 
     async fn install(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<Closed>, Status> {
@@ -273,38 +294,53 @@ impl Hub {
         from: &Caller,
         mut chunks: Streaming<SnapshotChunk>,
     ) -> Result<(), Status> {
-        let number = self.number();
-        self.install.store(number, Ordering::SeqCst);
+        let number = self.arrivals.begin();
         self.changed();
         let mut changes = self.changes.subscribe();
         changes.mark_changed();
-        let mut assembly = Assembly::new(&self.core.config);
-        let broken = |reason| Status::data_loss(format!("the snapshot is broken: {reason}"));
+        let mut snapshot = None;
         loop {
             let chunk = tokio::select! {
                 biased;
                 _ = changes.changed() => {
-                    if self.install.load(Ordering::SeqCst) != number {
-                        return Err(Status::aborted("a newer snapshot took over"));
-                    }
+                    self.arrivals.check_current(number)?;
                     self.unwanted(from).map_or(Ok(()), Err)?;
                     continue;
                 }
                 chunk = timeout(self.core.config.snapshot_stall, chunks.message()) => chunk,
             };
+            let (arrivals, from) = (self.arrivals.clone(), from.member);
             match chunk {
                 Ok(Ok(Some(chunk))) => {
-                    assembly.add(chunk).map_err(broken)?;
+                    snapshot = Some((from, chunk.snapshot));
+                    // The next chunk is not asked for before this one is kept: that holds up a sender that is faster.
+                    if on_a_thread(move || arrivals.add(number, from, chunk)).await? {
+                        crash_point!("snapshot.received");
+                        return Ok(());
+                    }
                     crash_point!("snapshot.receiving");
                 }
-                Ok(Ok(None)) => break,
+                Ok(Ok(None)) => {
+                    if let Some(id) = snapshot {
+                        on_a_thread(move || {
+                            arrivals.discard(id);
+                            Ok(())
+                        })
+                        .await?;
+                    }
+                    return Err(Status::data_loss("the snapshot is broken: it ends before its tail"));
+                }
                 Ok(Err(status)) => return Err(status),
                 Err(_) => return Err(Status::deadline_exceeded("the snapshot makes no progress")),
             }
         }
-        let (raft, records) = assembly.finish().map_err(broken)?;
-        crash_point!("snapshot.received");
-        self.core.inbox.snapshot(from.member, raft, records);
-        Ok(())
     }
+}
+
+/// Does what blocks.
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Status::aborted(format!("a thread ended: {error}"))))
 }

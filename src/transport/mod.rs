@@ -16,11 +16,14 @@
 //! A message that is larger than a frame, and what HTTP/2 and the kernel have taken already, still hold up a heartbeat
 //! behind them: up to about 2 MiB on a link that is slower than its traffic. Frames are kept small for that reason.
 
+mod arrivals;
 mod config;
+mod deliver;
 mod dial;
 mod handshake;
 mod inbound;
 mod peer;
+mod peers;
 mod queue;
 mod serve;
 mod snapshot;
@@ -48,8 +51,10 @@ use crate::proto::command::Batch;
 use crate::proto::peer::peer_server::PeerServer;
 use crate::proto::peer::{Beacon, Frame};
 use crate::proto::state::Record;
+use deliver::Delivery;
 use inbound::{Hub, Service};
-use peer::{Peer, Wanted};
+use peer::Wanted;
+use peers::Peers;
 use serve::Port;
 
 /// Room for what a frame or chunk holds besides its largest message.
@@ -75,6 +80,15 @@ pub enum Disowned {
     Wiped,
 }
 
+/// How a member is known that may speak to this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// As a member of the cluster.
+    AsMember,
+    /// Only by what it says of itself. It is answered at the URLs that it names, as one of a few guests.
+    BySelf,
+}
+
 /// Why a member may not speak to this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Barred {
@@ -84,12 +98,36 @@ pub struct Barred {
     pub disowned: Option<Disowned>,
 }
 
+/// The records of a snapshot, as they are made.
+pub type Records = Box<dyn Iterator<Item = Record> + Send>;
+
+/// Makes the records of one snapshot, without a tail: the same each time, as often as a connection breaks.
+pub type Source = Box<dyn Fn() -> Records + Send + Sync>;
+
+/// Where one snapshot that arrives is gathered; dropped if it is not to be whole any more. Its calls block: they are made
+/// on threads for that.
+pub trait Gathering: Send {
+    /// Its next records, encoded.
+    ///
+    /// # Errors
+    /// They cannot be kept; why. The snapshot is given up.
+    fn add(&mut self, records: &[Bytes]) -> Result<(), String>;
+    /// All of it has come and is as it was sent: it is to be made use of. With the encoded raft message that announces it.
+    ///
+    /// # Errors
+    /// It is of no use; why.
+    fn complete(self: Box<Self>, from: u64, raft: Bytes) -> Result<(), String>;
+}
+
 /// What the transport tells the member. Called on the runtime's threads: must not block.
 pub trait Inbox: Send + Sync + 'static {
     /// A frame arrived.
     fn frame(&self, from: u64, frame: Frame);
-    /// A whole snapshot arrived: the encoded raft message and the records, without the tail that verified them.
-    fn snapshot(&self, from: u64, raft: Bytes, records: Vec<Record>);
+    /// A snapshot begins to arrive. Called on a thread that may block.
+    ///
+    /// # Errors
+    /// It cannot be gathered; why.
+    fn gather(&self) -> Result<Box<dyn Gathering>, String>;
     /// Messages to this peer were lost. Called once for each connection that broke, each overflow of the queue, and
     /// each time without a connection that lasts too long for what waits.
     fn unreachable(&self, peer: u64);
@@ -99,7 +137,9 @@ pub trait Inbox: Send + Sync + 'static {
     fn snapshot_sent(&self, peer: u64, ok: bool);
     /// Whether a member, with the data directory of this name (0: it does not say), may speak to this one; `Err` says
     /// why not. Asked before a stream is heard, and again after each [`Transport::set_peers`].
-    fn admits(&self, member: u64, incarnation: u64) -> Result<(), Barred>;
+    fn admits(&self, member: u64, incarnation: u64) -> Result<Known, Barred>;
+    /// Where other members reach this one, as far as the cluster knows: for those that do not know it yet.
+    fn own_urls(&self) -> Vec<String>;
     /// The name of the data directory that a peer is known to have; 0: not known.
     fn expected(&self, peer: u64) -> u64;
     /// A peer says that this member does not belong to the cluster any more.
@@ -121,8 +161,6 @@ pub struct Outgoing {
 #[derive(Clone)]
 pub struct Transport(Arc<Inner>);
 
-type Peers = BTreeMap<u64, Arc<Peer>>;
-
 /// What every part needs to know.
 struct Core {
     identity: PeerIdentity,
@@ -135,6 +173,7 @@ impl Core {
     /// Says in a request's metadata who sends it to whom.
     fn stamp(&self, metadata: &mut tonic::metadata::MetadataMap, to: u64) {
         handshake::stamp(metadata, self.identity, to, self.inbox.expected(to));
+        handshake::stamp_urls(metadata, &self.inbox.own_urls());
     }
 
     /// Nanoseconds since the transport started, at least 1.
@@ -145,17 +184,12 @@ impl Core {
 
 struct Inner {
     core: Arc<Core>,
+    peers: Arc<Peers>,
     hub: Arc<Hub>,
     runtime: Handle,
     stop: watch::Sender<bool>,
-    /// Held while the set of peers changes. `None`: shut down.
-    tasks: Mutex<Option<Tasks>>,
-}
-
-#[derive(Default)]
-struct Tasks {
-    peers: JoinSet<()>,
-    listeners: JoinSet<()>,
+    /// `None`: shut down.
+    listeners: Mutex<Option<JoinSet<()>>>,
 }
 
 impl Transport {
@@ -171,109 +205,96 @@ impl Transport {
         config: TransportConfig,
     ) -> Self {
         let core = Arc::new(Core { identity, inbox, config: config.clone(), started: Instant::now() });
-        let hub = Hub::new(core.clone());
+        let peers = Arc::new(Peers::new(core.clone(), Handle::current()));
+        let hub = Hub::new(core.clone(), peers.clone());
         let service = PeerServer::new(Service(hub.clone()))
             .max_decoding_message_size(config.message_bytes.saturating_add(MESSAGE_OVERHEAD));
         let router = extra.route_service("/quorate.peer.Peer/{*method}", service);
         let (stop, stopped) = watch::channel(false);
         let permits = Arc::new(Semaphore::new(config.connections));
         let port = Port { router, config, permits, stop: stopped };
-        let mut tasks = Tasks::default();
+        let mut serving = JoinSet::new();
         for listener in listeners {
-            tasks.listeners.spawn(port.clone().serve(listener));
+            serving.spawn(port.clone().serve(listener));
         }
-        let tasks = Mutex::new(Some(tasks));
-        Self(Arc::new(Inner { core, hub, runtime: Handle::current(), stop, tasks }))
+        let listeners = Mutex::new(Some(serving));
+        Self(Arc::new(Inner { core, peers, hub, runtime: Handle::current(), stop, listeners }))
     }
 
     /// Says who the peers are and where: `http://host:port`, several are tried in turn. Streams to and from members
     /// that are no longer wanted are closed. This member itself is left out.
     pub fn set_peers(&self, peers: BTreeMap<u64, Vec<String>>) {
-        let inner = &self.0;
-        let mut tasks = lock(&inner.tasks);
-        let Some(tasks) = tasks.as_mut() else { return };
-        while tasks.peers.try_join_next().is_some() {}
-        let before = inner.hub.peers.load_full();
-        let mut after = Peers::new();
-        for (id, urls) in peers {
-            if id == inner.core.identity.member_id {
-                continue;
-            }
-            let peer = if let Some(peer) = before.get(&id) {
-                peer.set_urls(urls);
-                peer.clone()
-            } else {
-                let peer = Peer::new(inner.core.clone(), id, urls);
-                tasks.peers.spawn_on(peer.clone().run(), &inner.runtime);
-                peer
-            };
-            after.insert(id, peer);
-        }
-        let removed = before.iter().filter(|(id, _)| !after.contains_key(id));
-        removed.for_each(|(_, peer)| peer.end(Wanted::No));
-        inner.hub.peers.store(Arc::new(after));
-        inner.hub.changed();
+        self.0.peers.set(peers);
+        self.0.hub.changed();
     }
 
     /// Queues for a peer; never blocks. What waits is merged, and bounded. For one that is no peer it does nothing.
     pub fn send(&self, to: u64, outgoing: Outgoing) {
-        if let Some(peer) = self.0.hub.peers.load().get(&to) {
+        if let Some(peer) = self.0.peers.listed().get(to) {
             peer.send(outgoing);
         }
     }
 
-    /// Sends a snapshot: the encoded raft message that announces it, and its records without a tail. The records are
-    /// pulled on a blocking thread as fast as the peer takes them. One at a time for each peer: a newer one replaces
-    /// one that is on its way, and `snapshot_sent` then tells of the newer one only.
-    pub fn send_snapshot(&self, to: u64, raft: Bytes, records: Box<dyn Iterator<Item = Record> + Send>) {
+    /// Sends a snapshot: the encoded raft message that announces it, and its records. They are pulled on a blocking thread
+    /// as fast as the peer takes them; where a connection breaks, what is left goes on the next. One at a time for each
+    /// peer: a newer one replaces one that is on its way, and `snapshot_sent` then tells of the newer one only.
+    pub fn send_snapshot(&self, to: u64, raft: Bytes, source: Source) {
         let core = self.0.core.clone();
-        let Some(peer) = self.0.hub.peers.load().get(&to).cloned() else {
+        let Some(peer) = self.0.peers.listed().get(to).cloned() else {
             core.inbox.snapshot_sent(to, false);
             return;
         };
-        let mut current = lock(&peer.snapshot);
-        if let Some(older) = current.take() {
-            older.abort();
-        }
-        let task = self.0.runtime.spawn({
+        peer.snapshot.begin(|| {
             let peer = peer.clone();
-            async move {
-                let sent = snapshot::send(core.clone(), peer, raft, records).await;
+            let delivery = async move {
+                let sent = Delivery::new(core.clone(), peer, raft, source).run().await;
                 if let Err(reason) = &sent {
                     tracing::warn!(peer = format_args!("{to:x}"), %reason, "a snapshot was not delivered");
                 }
                 crash_point!("snapshot.sent");
                 core.inbox.snapshot_sent(to, sent.is_ok());
-            }
+            };
+            self.0.runtime.spawn(delivery).abort_handle()
         });
-        *current = Some(task.abort_handle());
     }
 
-    /// Traffic with each peer.
+    /// Gives up the snapshots that are on their way: it is not this member's turn any more to send them. Nothing is told of
+    /// them.
+    pub fn stop_snapshots(&self) {
+        for peer in self.0.peers.listed().everybody() {
+            peer.snapshot.stop();
+        }
+    }
+
+    /// Traffic with each peer that was named.
     pub fn peer_stats(&self) -> BTreeMap<u64, PeerStats> {
-        self.0.hub.peers.load().iter().map(|(id, peer)| (*id, peer.stats())).collect()
+        self.0.peers.listed().members().map(|peer| (peer.id, peer.stats())).collect()
     }
 
     /// Sends what is queued, ends all streams and connections, and frees the ports; takes no longer than the
     /// configured deadline, after which what is left is cut off.
     pub async fn shutdown(self) {
-        let Some(mut tasks) = lock(&self.0.tasks).take() else { return };
-        let peers = self.0.hub.peers.swap(Arc::default());
+        let Some(mut listeners) = lock(&self.0.listeners).take() else { return };
+        let Some((peers, mut sending)) = self.0.peers.close() else { return };
         let half = self.0.core.config.shutdown_deadline / 2;
-        peers.values().for_each(|peer| peer.end(Wanted::Drain));
-        let drained = timeout(half, async { while tasks.peers.join_next().await.is_some() {} }).await;
+        for peer in &peers {
+            peer.end(Wanted::Drain);
+        }
+        let drained = timeout(half, async { while sending.join_next().await.is_some() {} }).await;
         if drained.is_err() {
             tracing::info!("not everything for the peers could be sent before the end");
         }
-        peers.values().for_each(|peer| peer.end(Wanted::No));
+        for peer in &peers {
+            peer.end(Wanted::No);
+        }
         self.0.hub.stop();
         self.0.stop.send_replace(true);
-        let closed = timeout(half, async { while tasks.listeners.join_next().await.is_some() {} }).await;
+        let closed = timeout(half, async { while listeners.join_next().await.is_some() {} }).await;
         if closed.is_err() {
             tracing::info!("cutting off connections to the peer port");
         }
-        tasks.peers.shutdown().await;
-        tasks.listeners.shutdown().await;
+        sending.shutdown().await;
+        listeners.shutdown().await;
     }
 }
 
@@ -286,7 +307,11 @@ impl fmt::Debug for Transport {
 impl Drop for Inner {
     fn drop(&mut self) {
         // The tasks of peers and listeners end with their sets; streams that HTTP/2 still holds are told.
-        self.hub.peers.swap(Arc::default()).values().for_each(|peer| peer.end(Wanted::No));
+        if let Some((peers, _tasks)) = self.peers.close() {
+            for peer in &peers {
+                peer.end(Wanted::No);
+            }
+        }
         self.hub.stop();
     }
 }

@@ -16,7 +16,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tonic::{Request, Status, Streaming};
 
-use super::dial::{dial, one_line, text};
+use super::deliver::Current;
+use super::dial::dial;
+use super::handshake::status_text;
 use super::queue::Queue;
 use super::stats::{Counters, PeerStats};
 use super::{Core, Outgoing, handshake, lock};
@@ -52,8 +54,7 @@ pub(super) struct Peer {
     /// The peer called: it is up.
     called: Notify,
     pub(super) counters: Counters,
-    /// The task that sends the current snapshot.
-    pub(super) snapshot: Mutex<Option<tokio::task::AbortHandle>>,
+    pub(super) snapshot: Current,
 }
 
 struct Outbox {
@@ -94,7 +95,7 @@ impl Peer {
             traffic: Notify::new(),
             called: Notify::new(),
             counters: Counters::default(),
-            snapshot: Mutex::new(None),
+            snapshot: Current::default(),
         })
     }
 
@@ -140,9 +141,7 @@ impl Peer {
     pub(super) fn end(&self, wanted: Wanted) {
         lock(&self.outbox).ending = true;
         self.wanted.send_replace(wanted);
-        if let Some(snapshot) = lock(&self.snapshot).take() {
-            snapshot.abort();
-        }
+        self.snapshot.stop();
         self.wake();
     }
 
@@ -348,30 +347,29 @@ impl Stream for Frames {
     }
 }
 
-/// What a status says, with its cause where this side noticed the failure.
-pub(super) fn status_text(status: &Status) -> String {
-    if handshake::is_refusal(status) { one_line(status.message()) } else { text(status) }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
 
-    use super::super::{Barred, Disowned, Inbox, PeerIdentity, TransportConfig};
+    use super::super::{Barred, Disowned, Gathering, Inbox, Known, PeerIdentity, TransportConfig};
     use super::*;
-    use crate::proto::state::Record;
 
     /// An inbox that nobody reads.
     struct Nobody;
 
     impl Inbox for Nobody {
         fn frame(&self, _: u64, _: Frame) {}
-        fn snapshot(&self, _: u64, _: Bytes, _: Vec<Record>) {}
+        fn gather(&self) -> Result<Box<dyn Gathering>, String> {
+            Err("nobody gathers".to_owned())
+        }
         fn unreachable(&self, _: u64) {}
         fn connected(&self, _: u64) {}
         fn snapshot_sent(&self, _: u64, _: bool) {}
-        fn admits(&self, _: u64, _: u64) -> Result<(), Barred> {
-            Ok(())
+        fn admits(&self, _: u64, _: u64) -> Result<Known, Barred> {
+            Ok(Known::AsMember)
+        }
+        fn own_urls(&self) -> Vec<String> {
+            Vec::new()
         }
         fn expected(&self, _: u64) -> u64 {
             0

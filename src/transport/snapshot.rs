@@ -1,34 +1,19 @@
-//! Snapshots on the wire: cutting one into chunks, and putting one together again.
+//! Snapshots on the wire: cutting one into chunks, and checking that what arrives is one.
 //!
-//! The sender never holds more than a few chunks: records are pulled on a blocking thread only as fast as the peer
-//! takes them. The receiver gathers the records (they become its state) up to a limit, and lets nothing out before the
-//! tail's count and checksum agree.
+//! A snapshot is a sequence of records, ended by a tail with their count and checksum. It is sent from any record on: what
+//! a receiver has already it is not sent again. What arrives goes on to where it is gathered as it comes; the tail says at
+//! last whether all of it is sound.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use prost::Message as _;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Request;
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::dial::dial;
-use super::peer::{Peer, status_text};
-use super::{Core, TransportConfig};
+use super::{Gathering, Records};
 use crate::proto::peer::SnapshotChunk;
-use crate::proto::peer::peer_client::PeerClient;
 use crate::proto::state::record::Body;
 use crate::proto::state::{Record, Tail};
-
-/// Chunks between the thread that encodes records and the connection.
-const CHUNKS_WAITING: usize = 4;
-
-/// The records of a snapshot, as they are pulled.
-pub(super) type Records = Box<dyn Iterator<Item = Record> + Send>;
 
 /// Count and checksum over encoded records: what a tail says.
 #[derive(Default)]
@@ -48,10 +33,28 @@ impl Digest {
     }
 }
 
-/// Cuts a snapshot into chunks and gives them to `put`, which says whether more are wanted.
-fn cut(raft: Bytes, records: Records, chunk_bytes: usize, mut put: impl FnMut(SnapshotChunk) -> bool) {
+/// What a snapshot begins with.
+#[derive(Clone, Debug)]
+pub(super) struct Title {
+    /// Names it.
+    pub snapshot: u64,
+    /// The raft message that announces it.
+    pub raft: Bytes,
+}
+
+/// Cuts what comes after a snapshot's first `skip` records into chunks and gives them to `put`, which says whether more are
+/// wanted.
+pub(super) fn cut(
+    title: Title,
+    records: Records,
+    skip: u64,
+    chunk_bytes: usize,
+    mut put: impl FnMut(SnapshotChunk) -> bool,
+) {
+    let Title { snapshot, raft } = title;
     let mut digest = Digest::default();
-    let mut chunk = SnapshotChunk { raft, ..SnapshotChunk::default() };
+    let raft = if skip == 0 { raft } else { Bytes::new() };
+    let mut chunk = SnapshotChunk { raft, snapshot, first: skip, ..SnapshotChunk::default() };
     let mut bytes = 0;
     for record in records {
         if matches!(record.body, Some(Body::Tail(_))) {
@@ -59,10 +62,15 @@ fn cut(raft: Bytes, records: Records, chunk_bytes: usize, mut put: impl FnMut(Sn
             return;
         }
         let encoded = Bytes::from(record.encode_to_vec());
+        let before = digest.records;
         digest.add(&encoded);
+        if before < skip {
+            continue;
+        }
         if bytes > 0 && bytes + encoded.len() > chunk_bytes {
             bytes = 0;
-            if !put(std::mem::take(&mut chunk)) {
+            let next = SnapshotChunk { snapshot, first: before, ..SnapshotChunk::default() };
+            if !put(std::mem::replace(&mut chunk, next)) {
                 return;
             }
         }
@@ -76,119 +84,78 @@ fn cut(raft: Bytes, records: Records, chunk_bytes: usize, mut put: impl FnMut(Sn
     put(chunk);
 }
 
-/// Sends a snapshot on a connection of its own, so that it does not hold up the exchange.
-pub(super) async fn send(
-    core: Arc<Core>,
-    peer: Arc<Peer>,
-    raft: Bytes,
-    records: Records,
-) -> Result<(), String> {
-    let mut failure = "the peer has no address".to_owned();
-    let mut channel = None;
-    for url in peer.urls() {
-        match dial(&url, &core.config).await {
-            Ok(dialled) => {
-                channel = Some(dialled);
-                break;
-            }
-            Err(error) => failure = error,
-        }
-    }
-    let Some(channel) = channel else { return Err(failure) };
-
-    let (chunks, waiting) = mpsc::channel(CHUNKS_WAITING);
-    let chunk_bytes = core.config.chunk_bytes;
-    tokio::task::spawn_blocking(move || {
-        cut(raft, records, chunk_bytes, |chunk| chunks.blocking_send(chunk).is_ok());
-    });
-    let progress = Arc::new(AtomicU64::new(0));
-    let counted = progress.clone();
-    let body = ReceiverStream::new(waiting).inspect(move |_| {
-        counted.fetch_add(1, Ordering::Relaxed);
-    });
-    let mut request = Request::new(body);
-    core.stamp(request.metadata_mut(), peer.id);
-    let mut client = PeerClient::new(channel);
-    tokio::select! {
-        answer = client.install(request) => answer.map(|_| ()).map_err(|status| status_text(&status)),
-        () = stalled(&progress, core.config.snapshot_stall) => Err("the peer takes no more of it".to_owned()),
-    }
-}
-
-/// Ends when `progress` has not moved for a whole `period`.
-async fn stalled(progress: &AtomicU64, period: Duration) {
-    let mut seen = None;
-    loop {
-        let now = progress.load(Ordering::Relaxed);
-        if seen == Some(now) {
-            return;
-        }
-        seen = Some(now);
-        tokio::time::sleep(period).await;
-    }
-}
-
-/// A snapshot that arrives.
-pub(super) struct Assembly {
+/// A snapshot that arrives, over one stream or several.
+pub(super) struct Arrival {
     raft: Option<Bytes>,
-    records: Vec<Record>,
     digest: Digest,
-    bytes: usize,
-    bytes_max: usize,
+    bytes: u64,
+    bytes_max: u64,
     complete: bool,
+    /// Where the records go; `None`: handed over.
+    gathering: Option<Box<dyn Gathering>>,
+    /// When the last of it came.
+    pub(super) touched: Instant,
 }
 
-impl Assembly {
-    pub(super) fn new(config: &TransportConfig) -> Self {
+impl Arrival {
+    pub(super) fn new(gathering: Box<dyn Gathering>, bytes_max: u64) -> Self {
         Self {
             raft: None,
-            records: Vec::new(),
             digest: Digest::default(),
             bytes: 0,
-            bytes_max: config.snapshot_bytes,
+            bytes_max,
             complete: false,
+            gathering: Some(gathering),
+            touched: Instant::now(),
         }
+    }
+
+    /// How many records have come.
+    pub(super) fn records(&self) -> u64 {
+        self.digest.records
     }
 
     /// Takes the next chunk; an error ends the snapshot.
     pub(super) fn add(&mut self, chunk: SnapshotChunk) -> Result<(), String> {
+        self.touched = Instant::now();
         if self.complete {
             return Err("it goes on after its last chunk".to_owned());
         }
-        match (&self.raft, chunk.raft.is_empty()) {
+        let SnapshotChunk { raft, mut records, last, first, .. } = chunk;
+        if first != self.records() {
+            return Err(format!("a chunk stands after record {first}, but {} have come", self.records()));
+        }
+        match (&self.raft, raft.is_empty()) {
             (None, true) => return Err("its first chunk has no raft message".to_owned()),
-            (None, false) => self.raft = Some(chunk.raft),
+            (None, false) => self.raft = Some(raft),
             (Some(_), true) => {}
             (Some(_), false) => return Err("it has a second raft message".to_owned()),
         }
-        let count = chunk.records.len();
-        for (position, encoded) in chunk.records.into_iter().enumerate() {
-            self.bytes += encoded.len();
-            if self.bytes > self.bytes_max {
-                return Err(format!("it is larger than {} bytes", self.bytes_max));
-            }
-            let record =
-                Record::decode(encoded.clone()).map_err(|error| format!("a record is damaged: {error}"))?;
-            if let Some(Body::Tail(tail)) = record.body {
-                self.verify(tail)?;
-                if !chunk.last || position + 1 != count {
-                    return Err("it goes on after its tail".to_owned());
-                }
-                self.complete = true;
-            } else {
-                self.digest.add(&encoded);
-                self.records.push(record);
-            }
+        let tail = if last { records.pop().map(Record::decode) } else { None };
+        for encoded in &records {
+            self.bytes += encoded.len() as u64;
+            self.digest.add(encoded);
         }
-        if chunk.last && !self.complete { Err("it ends without a tail".to_owned()) } else { Ok(()) }
+        if self.bytes > self.bytes_max {
+            return Err(format!("it is larger than {} bytes", self.bytes_max));
+        }
+        if last {
+            let Some(Ok(Record { body: Some(Body::Tail(tail)) })) = tail else {
+                return Err("it ends without a tail".to_owned());
+            };
+            self.verify(tail)?;
+            self.complete = true;
+        }
+        let Some(gathering) = &mut self.gathering else { return Err("nobody gathers it".to_owned()) };
+        gathering.add(&records)
     }
 
-    /// The raft message and the records (without the tail), once all have arrived.
-    pub(super) fn finish(self) -> Result<(Bytes, Vec<Record>), String> {
-        match self.raft {
-            Some(raft) if self.complete => Ok((raft, self.records)),
-            _ => Err(format!("it ends after {} records, before its tail", self.records.len())),
+    /// Hands over what was gathered, with the raft message, once; `None` unless all has come.
+    pub(super) fn take_whole(&mut self) -> Option<(Bytes, Box<dyn Gathering>)> {
+        if !self.complete {
+            return None;
         }
+        Some((self.raft.take()?, self.gathering.take()?))
     }
 
     fn verify(&self, tail: Tail) -> Result<(), String> {
@@ -207,6 +174,8 @@ impl Assembly {
 mod tests {
     use proptest::prelude::*;
 
+    use std::sync::{Arc, Mutex};
+
     use super::*;
     use crate::proto::state::{Node, Page};
 
@@ -216,23 +185,47 @@ mod tests {
         Record { body: Some(Body::Page(Page { nodes: vec![node] })) }
     }
 
-    fn chunks(sizes: &[usize], chunk_bytes: usize) -> Vec<SnapshotChunk> {
+    fn title() -> Title {
+        Title { snapshot: 7, raft: Bytes::from_static(b"raft") }
+    }
+
+    fn chunks_after(skip: u64, sizes: &[usize], chunk_bytes: usize) -> Vec<SnapshotChunk> {
         let records: Vec<_> = sizes.iter().map(|&size| record(size)).collect();
         let mut chunks = Vec::new();
-        cut(Bytes::from_static(b"raft"), Box::new(records.into_iter()), chunk_bytes, |chunk| {
+        cut(title(), Box::new(records.into_iter()), skip, chunk_bytes, |chunk| {
             chunks.push(chunk);
             true
         });
         chunks
     }
 
-    fn assemble(chunks: Vec<SnapshotChunk>) -> Result<(Bytes, Vec<Record>), String> {
-        let config = TransportConfig { snapshot_bytes: 100_000, ..TransportConfig::default() };
-        let mut assembly = Assembly::new(&config);
-        for chunk in chunks {
-            assembly.add(chunk)?;
+    fn chunks(sizes: &[usize], chunk_bytes: usize) -> Vec<SnapshotChunk> {
+        chunks_after(0, sizes, chunk_bytes)
+    }
+
+    /// Gathers in memory.
+    #[derive(Clone, Default)]
+    struct Gathered(Arc<Mutex<Vec<Bytes>>>);
+
+    impl Gathering for Gathered {
+        fn add(&mut self, records: &[Bytes]) -> Result<(), String> {
+            self.0.lock().unwrap().extend_from_slice(records);
+            Ok(())
         }
-        assembly.finish()
+        fn complete(self: Box<Self>, _: u64, _: Bytes) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    fn assemble(chunks: Vec<SnapshotChunk>) -> Result<(Bytes, Vec<Record>), String> {
+        let gathered = Gathered::default();
+        let mut arrival = Arrival::new(Box::new(gathered.clone()), 100_000);
+        for chunk in chunks {
+            arrival.add(chunk)?;
+        }
+        let (raft, _) = arrival.take_whole().ok_or("it is not whole")?;
+        let records = gathered.0.lock().unwrap().iter().map(|r| Record::decode(r.clone()).unwrap()).collect();
+        Ok((raft, records))
     }
 
     proptest! {
@@ -245,6 +238,17 @@ mod tests {
             }
             let (raft, records) = assemble(cut).unwrap();
             prop_assert_eq!(raft, Bytes::from_static(b"raft"));
+            prop_assert_eq!(records, sizes.iter().map(|&size| record(size)).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn what_was_cut_again_goes_on_where_the_first_ended(sizes in prop::collection::vec(1_usize..600, 1..40),
+                                                            at in any::<prop::sample::Index>(), chunk in 1_usize..2000) {
+            let mut parts = chunks(&sizes, chunk);
+            parts.truncate(at.index(parts.len()));
+            let held = parts.iter().map(|part| part.records.len() as u64).sum();
+            parts.extend(chunks_after(held, &sizes, chunk / 2 + 1));
+            let (_, records) = assemble(parts).unwrap();
             prop_assert_eq!(records, sizes.iter().map(|&size| record(size)).collect::<Vec<_>>());
         }
 
@@ -273,20 +277,18 @@ mod tests {
     #[test]
     fn errors_say_what_is_wrong() {
         type Damage = fn(&mut Vec<SnapshotChunk>);
-        let table: [(&str, Damage); 7] = [
+        let table: [(&str, Damage); 8] = [
             ("no raft message", |parts| parts[0].raft = Bytes::new()),
             ("second raft message", |parts| parts[1].raft = Bytes::from_static(b"x")),
             ("larger than", |parts| parts[0].records.push(record(100_000).encode_to_vec().into())),
-            ("damaged", |parts| parts[1].records.push(Bytes::from_static(b"\xff\xff"))),
-            ("before its tail", |parts| parts.truncate(1)),
+            ("not whole", |parts| parts.truncate(1)),
             ("without a tail", |parts| parts[0].last = true),
-            ("after its last chunk", |parts| {
-                let again = SnapshotChunk { raft: Bytes::new(), ..parts[1].clone() };
-                parts.push(again);
-            }),
+            ("its tail says", |parts| parts[1].records[0] = Bytes::from_static(b"x")),
+            ("stands after record", |parts| parts[1].first += 1),
+            ("after its last chunk", |parts| parts.push(parts[1].clone())),
         ];
         for (text, damage) in table {
-            let mut parts = chunks(&[100, 100, 100], 150);
+            let mut parts = chunks(&[100, 100], 150);
             damage(&mut parts);
             let error = assemble(parts).unwrap_err();
             assert!(error.contains(text), "{text:?} in {error:?}");
@@ -297,7 +299,7 @@ mod tests {
     fn cutting_stops_when_nobody_wants_more() {
         let endless = std::iter::repeat_with(|| record(100));
         let mut count = 0;
-        cut(Bytes::from_static(b"raft"), Box::new(endless), 1000, |_| {
+        cut(title(), Box::new(endless), 0, 1000, |_| {
             count += 1;
             count < 3
         });
@@ -308,7 +310,7 @@ mod tests {
     fn records_that_contain_a_tail_never_make_a_whole_snapshot() {
         let records = [record(1), Record { body: Some(Body::Tail(Tail::default())) }, record(2)];
         let mut last = false;
-        cut(Bytes::from_static(b"raft"), Box::new(records.into_iter()), 10, |chunk| {
+        cut(title(), Box::new(records.into_iter()), 0, 10, |chunk| {
             last |= chunk.last;
             true
         });

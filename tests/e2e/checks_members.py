@@ -1,7 +1,10 @@
 """Membership: members come, get their vote, are replaced and leave while writes go on; and what is refused."""
 
+import contextlib
 import json
 import shutil
+import socket
+import threading
 import time
 
 from checking import check, eventually, expect, expect_equal
@@ -37,17 +40,24 @@ def etcdctl(ctx, member, *arguments, program="etcdctl"):
     return ctx.run(ctx.programs[program], "--endpoints", member.url, *arguments, env=env)
 
 
-def add(ctx, asked, name, extra=SMALL_LOGS, program="etcdctl", others=()):
-    """Adds a member as an operator does, with etcdctl and what it prints; gives the member, not yet started."""
+def add(ctx, asked, name, extra=SMALL_LOGS, program="etcdctl", by_way_of=None):
+    """Adds a member as an operator does, with etcdctl and what it prints; gives the member, not yet started.
+
+    `by_way_of`: a relay to its peer port, under whose address the others are to know it.
+    """
     ports = (free_port(), free_port())
-    done = etcdctl(ctx, asked, "member", "add", name, f"http://127.0.0.1:{ports[1]}", program=program)
+    address = f"127.0.0.1:{ports[1]}"
+    if by_way_of:
+        by_way_of.serve(address)
+        address = by_way_of.address
+    done = etcdctl(ctx, asked, "member", "add", name, f"http://{address}", program=program)
     expect_equal(done.returncode, 0, f"etcdctl member add {name}: {done.stdout}{done.stderr}")
     settings = dict(line.split("=", 1) for line in done.stdout.splitlines() if line.startswith("ETCD_"))
     settings = {key: value.strip('"') for key, value in settings.items()}
     expect_equal(settings["ETCD_INITIAL_CLUSTER_STATE"], "existing", "what etcdctl says to start it with")
     return ctx.member(
         name, "--listen-client-urls", "http://{client}", "--advertise-client-urls", "http://{client}",
-        "--listen-peer-urls", "http://{peer}", "--initial-advertise-peer-urls", "http://{peer}", *extra,
+        "--listen-peer-urls", "http://{peer}", "--initial-advertise-peer-urls", f"http://{address}", *extra,
         ports=ports, env=settings,
     )  # fmt: skip
 
@@ -146,6 +156,114 @@ def change_while_one_is_down(ctx):
     expect(not dead.healthy(), "a removed member calls itself healthy")
 
 
+@check("members-led-by-a-stranger", timeout=150)
+def led_by_a_stranger(ctx):
+    """A member that was away comes back to a leader that was added meanwhile, with nobody else there to tell it of that one."""
+    members = ctx.static_cluster(extra=SMALL_LOGS)
+    away = next(member for member in members if not member.leads())
+    there = [member for member in members if member is not away]
+    ctx.put(there[0], "/before", "v")
+    away.kill()
+    stranger = join(ctx, there[0], "m4")
+    leader = ctx.leader([*there, stranger])
+    left = next(member for member in there if member is not leader)
+    other = next(member for member in there if member is not left)
+    remove(ctx, other, left)
+    left.kill()
+    ctx.put(other, "/meanwhile", "v")
+    # Of three voters the stranger is left, and the one that was away, which lacks too much to lead.
+    other.kill()
+    started = time.monotonic()
+    away.start()
+    eventually(lambda: away.healthy() and stranger.leads(), 30, "the member that was away follows the new one")
+    ctx.note(f"followed after {time.monotonic() - started:.1f} s")
+    for path in ("/before", "/meanwhile"):
+        expect_equal(ctx.get(away, path).node["value"], "v", f"{path} on the member that was away")
+    ctx.put(away, "/through/away", "v")
+    expect_equal(ctx.get(stranger, "/through/away").node["value"], "v", "what the member that was away acknowledged")
+    eventually(lambda: sorted(entry["name"] for entry in listed(ctx, away).values()) == sorted(m.name for m in (away, other, stranger)),
+               10, "the member that was away lists the new one")  # fmt: skip
+    other.start()
+    ctx.wait_healthy([away, other, stranger])
+
+
+class Relay:
+    """Passes bytes to a peer port and back; cuts the first connection on which so many went there, in the middle of it."""
+
+    def __init__(self, ctx, cut_after):
+        self.cut_after, self.cut = cut_after, False
+        self.passed = []  # bytes to the member, by connection
+        self.lock = threading.Lock()
+        self.listener = socket.create_server(("127.0.0.1", free_port()))
+        ctx.cleanups.append(self.listener.close)
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.listener.getsockname()[1]}"
+
+    def serve(self, to):
+        host, port = to.split(":")
+        threading.Thread(target=self.accept, args=((host, int(port)),), daemon=True).start()
+
+    def accept(self, to):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                try:
+                    server = socket.create_connection(to)
+                except OSError:
+                    client.close()
+                    continue
+                with self.lock:
+                    self.passed.append(0)
+                    number = len(self.passed) - 1
+                for source, sink, counts in ((client, server, number), (server, client, None)):
+                    threading.Thread(target=self.pump, args=(source, sink, counts), daemon=True).start()
+
+    def pump(self, source, sink, number):
+        with contextlib.suppress(OSError), source, sink:
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+                if number is None:
+                    continue
+                with self.lock:
+                    self.passed[number] += len(data)
+                    if not self.cut and self.passed[number] >= self.cut_after:
+                        self.cut = True
+                        break
+            for end in (source, sink):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@check("members-snapshot-goes-on", timeout=150)
+def snapshot_goes_on(ctx):
+    """A new member gets the whole state while writes go on, over a connection that breaks; what had come is not sent again."""
+    mib = 1 << 20
+    first = ctx.static_cluster(size=1, extra=SMALL_LOGS)[0]
+    value = "v" * (mib // 2)
+    for number in range(64):
+        ctx.put(first, f"/large/{number}", value)
+    stop, writers = start_writers([first], count=2)
+    relay = Relay(ctx, 20 * mib)
+    fresh = add(ctx, first, "m2", by_way_of=relay)
+    started = time.monotonic()
+    fresh.start()
+    eventually(lambda: votes(ctx, first, fresh), 60, "m2 has caught up and votes")
+    ctx.wait_healthy([first, fresh])
+    ctx.note(f"caught up after {time.monotonic() - started:.1f} s")
+    acknowledged = stop_writers(stop, writers)
+    expect(relay.cut, f"the connection was not cut: {relay.passed}")
+    passed = sum(relay.passed)
+    ctx.note(f"{passed / mib:.1f} MiB went to it")
+    # 32 MiB once, and what was on its way when the connection broke; from the beginning again it would be 52.
+    expect(passed < 44 * mib, f"{passed / mib:.1f} MiB went to the new member: {relay.passed}")
+    expect_all_there(ctx, fresh, acknowledged)
+    for number in (0, 63):
+        expect(ctx.get(fresh, f"/large/{number}").node["value"] == value, f"/large/{number} on the new member")
+    left = [path.name for path in (fresh.data / "member").iterdir() if path.name.startswith("incoming")]
+    expect_equal(left, [], "what arrived, beside what it was made into")
+
+
 @check("members-wiped", timeout=120)
 def wiped(ctx):
     """A member that lost its data does not vote under its old name; it is told how to come back, and does."""
@@ -227,6 +345,9 @@ def refusals(ctx):
     """What cannot be is refused in etcd's words, and changes nothing."""
     members = ctx.static_cluster()
     url = f"{members[1].url}/v2/members"
+    # A member has made its client URLs known a moment after it serves.
+    published = lambda: all(entry["clientURLs"] for entry in listed(ctx, members[0]).values())  # noqa: E731
+    eventually(published, 10, "the members' client URLs are known")
     before = listed(ctx, members[0])
     own, peer = next((found, entry["peerURLs"]) for found, entry in before.items() if entry["name"] == "m1")
     table = [

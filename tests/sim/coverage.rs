@@ -21,6 +21,7 @@ const REQUIRED: &[&str] = &[
     "events resumed",
     "expiries",
     "fsync failed",
+    "guests",
     "hand-overs",
     "histories cleared",
     "install torn",

@@ -4,6 +4,7 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use quorate::replica::{Input, Replica};
 use raft::eraftpb::ConfState;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 pub struct Member {
@@ -28,6 +29,8 @@ pub struct Member {
     pub publishing: bool,
     /// Its core was told that space is short.
     pub short_of_space: bool,
+    /// Who calls it and is no member as far as it knows; the latest first.
+    pub guests: VecDeque<u64>,
     /// It was removed from the cluster, and knows it.
     pub removed: bool,
     /// Its process is not to be started any more, or not yet.
@@ -59,6 +62,7 @@ impl Member {
             published: false,
             publishing: false,
             short_of_space: false,
+            guests: VecDeque::new(),
             removed: false,
             gone: false,
             run: 0,

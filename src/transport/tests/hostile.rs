@@ -17,7 +17,7 @@ async fn strangers_are_refused_and_told_why() {
     a.knows(&[(0xb, &b)]);
     a.transport.send(0xb, raft([numbered(1)]));
     a.error(0xb, "member b does not admit member a: it was removed").await;
-    a.transport.send_snapshot(0xb, Bytes::from_static(b"m"), Box::new(std::iter::empty()));
+    a.transport.send_snapshot(0xb, Bytes::from_static(b"m"), source(Vec::new()));
     let mut a = a;
     a.expect(Told::SnapshotSent(0xb, false)).await;
     b.hears_nothing();

@@ -193,7 +193,7 @@ async fn shutdown_sends_what_waits_and_ends_everything() {
     a.transport.send_snapshot(
         0xb,
         Bytes::from_static(b"m"),
-        Box::new(std::iter::repeat_with(|| record(9999))),
+        Box::new(|| Box::new(std::iter::repeat_with(|| record(9999)))),
     );
     let idle = TcpStream::connect(a.address).await.unwrap();
     a.transport.send(0xb, raft((0..5000).map(numbered)));
@@ -208,7 +208,7 @@ async fn shutdown_sends_what_waits_and_ends_everything() {
     // What comes after is ignored.
     kept.send(0xb, raft([numbered(1)]));
     kept.set_peers(BTreeMap::from([(0xb, vec![b.url()])]));
-    kept.send_snapshot(0xb, Bytes::from_static(b"m"), Box::new(std::iter::empty()));
+    kept.send_snapshot(0xb, Bytes::from_static(b"m"), source(Vec::new()));
     assert!(kept.peer_stats().is_empty());
     kept.shutdown().await;
 }

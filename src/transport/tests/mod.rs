@@ -1,23 +1,25 @@
 //! Transports that talk to each other over real sockets.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::routing::get;
+use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tonic::{Request, Response, Status, Streaming};
 
+mod guests;
 mod hostile;
 mod links;
 mod snapshots;
 
 use super::*;
 use crate::proto::peer::peer_client::PeerClient;
-use crate::proto::peer::{Closed, Receipt, SnapshotChunk, peer_server};
+use crate::proto::peer::{Closed, Receipt, SnapshotChunk, SnapshotHeld, SnapshotOffer, peer_server};
 use crate::proto::state::{Node, Page, record::Body};
 
 const CLUSTER: u64 = 0xc1;
@@ -37,6 +39,9 @@ enum Told {
 struct Recorder {
     told: UnboundedSender<Told>,
     barred: Mutex<HashMap<u64, String>>,
+    /// Who is known by what it says of itself, only.
+    guests: Mutex<BTreeSet<u64>>,
+    url: String,
 }
 
 impl Recorder {
@@ -50,8 +55,8 @@ impl Inbox for Recorder {
     fn frame(&self, from: u64, frame: Frame) {
         self.tell(Told::Frame(from, frame));
     }
-    fn snapshot(&self, from: u64, raft: Bytes, records: Vec<Record>) {
-        self.tell(Told::Snapshot(from, raft, records));
+    fn gather(&self) -> Result<Box<dyn Gathering>, String> {
+        Ok(Box::new(Gathered { told: self.told.clone(), records: Vec::new() }))
     }
     fn unreachable(&self, peer: u64) {
         self.tell(Told::Unreachable(peer));
@@ -62,15 +67,39 @@ impl Inbox for Recorder {
     fn snapshot_sent(&self, peer: u64, ok: bool) {
         self.tell(Told::SnapshotSent(peer, ok));
     }
-    fn admits(&self, member: u64, _: u64) -> Result<(), Barred> {
+    fn admits(&self, member: u64, _: u64) -> Result<Known, Barred> {
+        let known = if lock(&self.guests).contains(&member) { Known::BySelf } else { Known::AsMember };
         let barred = lock(&self.barred).get(&member).cloned();
-        barred.map_or(Ok(()), |reason| Err(Barred { reason, disowned: Some(Disowned::Removed) }))
+        barred.map_or(Ok(known), |reason| Err(Barred { reason, disowned: Some(Disowned::Removed) }))
+    }
+    fn own_urls(&self) -> Vec<String> {
+        vec![self.url.clone()]
     }
     fn expected(&self, _: u64) -> u64 {
         0
     }
     fn disowned(&self, by: u64, how: Disowned) {
         self.tell(Told::Disowned(by, how));
+    }
+}
+
+/// Gathers in memory.
+struct Gathered {
+    told: UnboundedSender<Told>,
+    records: Vec<Record>,
+}
+
+impl Gathering for Gathered {
+    fn add(&mut self, records: &[Bytes]) -> Result<(), String> {
+        for record in records {
+            self.records.push(Record::decode(record.clone()).map_err(|error| error.to_string())?);
+        }
+        Ok(())
+    }
+
+    fn complete(self: Box<Self>, from: u64, raft: Bytes) -> Result<(), String> {
+        let _ = self.told.send(Told::Snapshot(from, raft, self.records));
+        Ok(())
     }
 }
 
@@ -91,7 +120,9 @@ impl Member {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, told) = unbounded_channel();
-        let recorder = Arc::new(Recorder { told: sender, barred: Mutex::default() });
+        let url = format!("http://{address}");
+        let recorder =
+            Arc::new(Recorder { told: sender, barred: Mutex::default(), guests: Mutex::default(), url });
         let extra = Router::new().route("/version", get(|| async { "2" }));
         let identity = PeerIdentity { cluster_id, member_id, incarnation: 0 };
         let transport = Transport::start(identity, vec![listener], recorder.clone(), extra, config);
@@ -154,6 +185,11 @@ fn numbered(number: u64) -> Bytes {
 fn record(size: usize) -> Record {
     let node = Node { value: vec![7; size].into(), ..Node::default() };
     Record { body: Some(Body::Page(Page { nodes: vec![node] })) }
+}
+
+/// Makes these records, each time.
+fn source(records: Vec<Record>) -> Source {
+    Box::new(move || Box::new(records.clone().into_iter()))
 }
 
 /// Two members, a knowing b and connected to it.

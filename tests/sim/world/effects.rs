@@ -184,10 +184,10 @@ impl World {
     }
 
     pub(super) fn send(&mut self, at: usize, to: u64, wire: Wire) {
-        let member = &self.members[at];
-        if !member.replica.as_ref().is_some_and(|replica| Self::knows(replica, to)) {
+        if !self.knows(at, to) {
             return;
         }
+        let member = &self.members[at];
         if let Wire::Frame(messages, ..) = &wire
             && !self.options.black_box
         {

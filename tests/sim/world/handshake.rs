@@ -1,5 +1,5 @@
-//! Who listens to whom, as `transport` and `node` have it: a member is heard if the receiver counts it among the members
-//! and knows it with the data directory that it comes with.
+//! Who listens to whom, as `transport` and `node` have it: a member is heard if the receiver knows it with the data
+//! directory that it comes with, or knows nothing of it; then it is answered as a guest.
 
 use super::World;
 use crate::bugs::Bug;
@@ -13,6 +13,9 @@ const PUBLISH: u64 = 1 << 62;
 
 /// In one of so many ticks a member tries to connect to all: what is said of it then may be news to it.
 const HELLO_EVERY_TICKS: u32 = 10;
+
+/// As many as `transport` keeps.
+const GUESTS_MAX: usize = 8;
 
 impl World {
     /// Whether a message from one member is heard by another.
@@ -30,10 +33,14 @@ impl World {
             }
         }
         match replica.state().roster().admits(from, sender.incarnation) {
-            Ok(()) => true,
+            Ok(()) => {
+                if !Self::is_member(replica, from) {
+                    self.welcome((to - 1) as usize, from);
+                }
+                true
+            }
             Err(Refused::Wiped) if self.has_bug(Bug::WipedMemberGoesOn) => true,
             Err(Refused::Removed) if self.has_bug(Bug::RemovedMembersCount) => true,
-            Err(Refused::Unknown) => false,
             Err(how) => {
                 let told = Packet { from: to, to: from, wire: Wire::Disowned(how) };
                 self.network.hold(told, self.now + 1);
@@ -54,7 +61,6 @@ impl World {
                 self.members[at].gone = true;
                 self.end(at, u64::MAX, false);
             }
-            Refused::Unknown => {}
         }
     }
 
@@ -68,9 +74,26 @@ impl World {
         }
     }
 
-    /// Whether it may send anything to a member: only to those that it knows.
-    pub(super) fn knows(replica: &Replica, to: u64) -> bool {
-        replica.state().members.contains_key(&to)
+    /// Keeps where a caller is reached that is no member as far as the called one knows.
+    fn welcome(&mut self, at: usize, from: u64) {
+        let guests = &mut self.members[at].guests;
+        if !guests.contains(&from) {
+            self.coverage.note("guests");
+            guests.truncate(GUESTS_MAX - 1);
+            guests.push_front(from);
+        }
+    }
+
+    pub(super) fn is_member(replica: &Replica, id: u64) -> bool {
+        replica.state().members.contains_key(&id)
+    }
+
+    /// Whether it may send anything to a member: only to those that it knows, and to guests that were not removed.
+    pub(super) fn knows(&self, at: usize, to: u64) -> bool {
+        let member = &self.members[at];
+        let Some(replica) = &member.replica else { return false };
+        let guest = || member.guests.contains(&to) && replica.state().roster().admits(to, 0).is_ok();
+        Self::is_member(replica, to) || guest()
     }
 
     pub(super) fn publish(&mut self, at: usize) {

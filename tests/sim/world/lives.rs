@@ -45,7 +45,9 @@ impl World {
         let (run, index) = (self.members[at].run, self.members[at].told);
         self.trace.note(self.now, at, "boot, run, index", &[run, index]);
         let id = self.members[at].id;
-        for peer in self.ids().into_iter().filter(|peer| *peer != id) {
+        for peer in
+            self.ids().into_iter().filter(|peer| *peer != id && self.knows(at, *peer)).collect::<Vec<_>>()
+        {
             self.input(at, Input::Connected { peer });
             self.network.hold(Packet { from: id, to: peer, wire: Wire::Connected }, self.now + 5);
         }
@@ -79,6 +81,7 @@ impl World {
         (member.publishing, member.published) = (false, false);
         member.short_of_space = false;
         member.backlog.clear();
+        member.guests.clear();
         member.paused_until = 0;
         member.down_until = down_until;
         member.disk.crash(&mut self.rng, &mut self.coverage);

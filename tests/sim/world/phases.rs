@@ -74,11 +74,6 @@ impl World {
         self.step_for(1_000);
         // What was asked for long ago may have taken effect at last.
         self.must_settle();
-        let estranged = (0..self.members.len()).filter(|at| {
-            let member = &self.members[*at];
-            !member.removed && !self.operator.lost.contains(&member.id) && self.is_estranged(*at)
-        });
-        self.coverage.note_many("members that do not know their leader", estranged.count() as u64);
         self.check_end();
     }
 
@@ -118,21 +113,7 @@ impl World {
     fn living(&self) -> Vec<usize> {
         let newest = self.newest_state().map(|state| state.members.keys().copied().collect::<Vec<u64>>());
         let living = newest.unwrap_or_default().into_iter().filter(|id| !self.operator.lost.contains(id));
-        let living = living.map(|id| (id - 1) as usize);
-        living.filter(|at| !self.is_estranged(*at)).collect()
-    }
-
-    /// It has not heard yet that the leader is a member, does not listen to it therefore, and so does not hear of it: a
-    /// gap of the transport, see README.
-    fn is_estranged(&self, at: usize) -> bool {
-        let leader = self
-            .members
-            .iter()
-            .filter(|m| m.leads())
-            .max_by_key(|m| m.replica.as_ref().map(|replica| replica.standing().term));
-        let state = self.members[at].replica.as_ref().map(Replica::state);
-        let (Some(leader), Some(state)) = (leader, state) else { return false };
-        !state.members.contains_key(&leader.id)
+        living.map(|id| (id - 1) as usize).collect()
     }
 
     /// What a healed cluster has yet to do, in words.
@@ -150,17 +131,13 @@ impl World {
             if state.store.ttl_count() > 0 {
                 return format!("{} keys should have expired", state.store.ttl_count());
             }
-            let learns = |id: &u64| {
-                let standby = state.members.get(id).is_some_and(|info| info.standby);
-                !standby && !self.is_estranged((*id - 1) as usize)
-            };
+            let learns = |id: &u64| state.members.get(id).is_none_or(|info| !info.standby);
             if state.membership.learners.iter().any(learns) && self.operator.lost.is_empty() {
                 return format!("learners have no vote: {:?}", state.membership);
             }
         }
         let last = self.invariants.history.last_index();
-        if self.watchers.iter().any(|w| !w.at.is_some_and(|at| self.is_estranged(at)) && w.next() != last + 1)
-        {
+        if self.watchers.iter().any(|w| w.next() != last + 1) {
             return "watchers are not told the last events".into();
         }
         let newest = self.newest_state();
