@@ -13,6 +13,9 @@
 //! The modules below are the parts of a member, `store` and `replica` at the core of it; they are documented for those
 //! who work on them, and may change from release to release.
 
+#[macro_use]
+mod crash;
+
 pub mod client;
 pub mod ctl;
 pub mod demo;

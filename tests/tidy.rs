@@ -16,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("client", &[]),
     ("ctl", &["client"]),
     ("demo", &["client"]),
+    ("crash", &[]),
     ("node", &["discovery", "http", "proto", "replica", "storage", "store", "transport"]),
 ];
 

@@ -160,6 +160,7 @@ async fn found(
         Bootstrap::Static { members, state: ClusterState::Existing, .. } => {
             let others: Vec<String> = members.iter().flat_map(|m| plain(m).1).collect();
             let joined = join::added(&config.name, &own_urls, &others).await?;
+            crash_point!("join.found");
             return begin_joining(config, bootstrap, dir, limits, joined);
         }
         Bootstrap::Static { members, token, .. } => (members.iter().map(plain).collect(), token.clone()),
@@ -243,11 +244,15 @@ fn begin(
     state: State,
     hard_state: HardState,
 ) -> Result<Member, StartError> {
+    crash_point!("begin.noted");
     let mut storage = dir.open_storage()?;
     storage.recovered = crate::storage::Recovered::default();
     storage.checkpoints.save(state.applied, state.clone().into_records())?;
+    crash_point!("begin.checkpointed");
     storage.log.reset(state.applied, &hard_state)?;
+    crash_point!("begin.reset");
     dir.create_identity(&identity)?;
+    crash_point!("begin.identified");
     let recovered = Recovered { base: state.applied, state, entries: Vec::new(), hard_state, clock: None };
     Ok(Member { identity, storage, recovered })
 }

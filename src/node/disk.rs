@@ -74,7 +74,9 @@ impl LogThread {
             match job {
                 DiskJob::Compact(base) => {
                     self.write(&std::mem::take(&mut gathered))?;
+                    crash_point!("compact.begun");
                     self.when_there_is_space(0, || self.log.compact(base))?;
+                    crash_point!("compact.done");
                 }
                 DiskJob::Write(write) if write.install.is_some() => {
                     self.write(&std::mem::take(&mut gathered))?;
@@ -167,9 +169,12 @@ impl LogThread {
         let at = state.applied;
         let bytes = state.store.byte_count();
         self.when_there_is_space(bytes, || self.checkpoints.save(at, state.as_ref().clone().into_records()))?;
+        crash_point!("install.checkpointed");
         let hard_state = write.hard_state.unwrap_or_default();
         self.when_there_is_space(0, || self.log.reset(at, &hard_state))?;
+        crash_point!("install.reset");
         self.when_there_is_space(0, || self.log.append(&write.entries, None, true))?;
+        crash_point!("install.done");
         self.done(write.number);
         Ok(())
     }
@@ -234,6 +239,7 @@ pub(super) fn checkpoint_in_background(
                 stats.checkpoints.fetch_add(1, Ordering::Relaxed);
                 let took_ms = begun.elapsed().as_millis() as u64;
                 tracing::info!(index = at.index, took_ms, "wrote a checkpoint");
+                crash_point!("checkpoint.done");
                 DriverInput::Checkpointed { upto: checkpoints.oldest_kept().unwrap_or_default() }
             }
             // The log still holds everything: the next attempt may do better.

@@ -11,7 +11,7 @@ use super::checkpoints::CheckpointPlan;
 use super::disk::{self, CheckpointThread, DiskJob};
 use super::links::{KnownStatus, Links, Settings};
 use super::quarantine;
-use super::view::{log_members, members_of};
+use super::view::{log_members, log_votes, members_of};
 use super::waiters::{ChangeReply, ReadReply, Waiter, Waiters, WriteReply};
 use super::watch::News;
 use crate::http::backend::{Alarm, BackendError, Member, Status, View};
@@ -202,6 +202,7 @@ impl Driver {
                 self.replica.step(now, Input::Publish { token, name, client_urls });
             }
             DriverInput::Change { change, reply } => {
+                crash_point!("change.asked");
                 let token = self.waiters.add(Waiter::Change(reply));
                 self.replica.step(now, Input::Change { token, change });
             }
@@ -246,6 +247,7 @@ impl Driver {
             self.links.peers.send(to, outgoing);
         }
         for mut write in effects.writes {
+            crash_point!("write.sent");
             self.hold_back(write.number, std::mem::take(&mut write.then_send));
             self.checkpoint.wrote(write.entries.iter().map(|e| e.data.len() as u64 + 64).sum());
             if self.links.disk.send(DiskJob::Write(write)).is_err() {
@@ -277,6 +279,7 @@ impl Driver {
                 index = snapshot.state.applied.index,
                 "a member is behind the log: sending it the whole state"
             );
+            crash_point!("snapshot.begun");
             self.links.peers.send_snapshot(snapshot.to, &snapshot.message, *snapshot.state);
         }
         if let Some(base) = effects.compact {
@@ -309,7 +312,8 @@ impl Driver {
             // The roster first: the transport asks it who of those that call may go on.
             self.links.roster.store(Arc::new(state.roster()));
             self.links.peers.set_peers(others.map(|(id, info)| (*id, info.peer_urls.clone())).collect());
-            self.members = Arc::new(members_of(state));
+            let before = std::mem::replace(&mut self.members, Arc::new(members_of(state)));
+            log_votes(&before, &self.members);
             self.members_told = Some(members);
         }
         let view = View {
@@ -365,6 +369,7 @@ impl Driver {
 
     /// The cluster goes on without this member, which stays up to say so.
     fn leave(&self) {
+        crash_point!("leave.noticed");
         self.links.alarms.removed.store(true, Ordering::Relaxed);
         self.links.peers.set_peers(BTreeMap::new());
         self.end_watches();

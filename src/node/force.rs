@@ -35,6 +35,7 @@ pub(super) fn alone(member: Member) -> Result<Member, StartError> {
     state.applied = LogPosition { index: state.applied.index + 1, term };
     let hard_state = HardState { term, commit: state.applied.index, ..HardState::default() };
     storage.checkpoints.save(state.applied, state.clone().into_records())?;
+    crash_point!("force.checkpointed");
     storage.log.reset(state.applied, &hard_state)?;
     tracing::warn!(
         index = state.applied.index,

@@ -221,6 +221,7 @@ impl Node {
             return;
         }
         let _ = self.driver.send(DriverInput::Input(Input::StepAside)).await;
+        crash_point!("stop.handing-over");
         let handed = async {
             while leads(&self.handle.status()) {
                 tokio::time::sleep(Duration::from_millis(5)).await;

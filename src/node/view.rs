@@ -37,8 +37,20 @@ pub(super) fn log_members(before: Option<&BTreeMap<u64, MemberInfo>>, now: &BTre
     for (id, info) in now.iter().filter(|(id, _)| !before.contains_key(id)) {
         let urls = info.peer_urls.join(",");
         tracing::info!(member = format_args!("{id:x}"), urls, standby = info.standby, "a member was added");
+        crash_point!("member.added");
     }
     for (id, info) in before.iter().filter(|(id, _)| !now.contains_key(id)) {
         tracing::info!(member = format_args!("{id:x}"), name = info.name, "a member was removed");
+        crash_point!("member.removed");
+    }
+}
+
+/// Tells the log who got a vote.
+pub(super) fn log_votes(before: &BTreeMap<u64, Member>, now: &BTreeMap<u64, Member>) {
+    let got_it =
+        |id: &u64, member: &Member| !member.learner && before.get(id).is_some_and(|known| known.learner);
+    for (id, member) in now.iter().filter(|(id, member)| got_it(id, member)) {
+        tracing::info!(member = format_args!("{id:x}"), name = member.name, "a member got its vote");
+        crash_point!("member.promoted");
     }
 }

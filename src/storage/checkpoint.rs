@@ -89,7 +89,9 @@ impl Checkpoints {
                 let _ = files::remove_any(&unfinished);
                 return Err(e);
             }
+            crash_point!("checkpoint.renamed");
             files::sync_dir(&self.dir)?;
+            crash_point!("checkpoint.durable");
             kept.push(at);
             kept.sort_unstable();
         }
@@ -177,8 +179,12 @@ impl Checkpoints {
     ) -> Result<(), StorageError> {
         files::remove_any(dir)?;
         files::make_dir(dir)?;
+        crash_point!("checkpoint.begun");
         database::write(dir, records, self.reserve_bytes)?;
-        Manifest::seal(dir, at)
+        crash_point!("checkpoint.written");
+        Manifest::seal(dir, at)?;
+        crash_point!("checkpoint.sealed");
+        Ok(())
     }
 
     /// Reads a checkpoint without changing it: sled writes when it opens, so it gets a copy.
@@ -248,6 +254,7 @@ fn discard(place: &Path) -> Result<(), StorageError> {
     let mut unfinished = place.as_os_str().to_owned();
     unfinished.push(UNFINISHED);
     fs::rename(place, &unfinished).doing("removing", place)?;
+    crash_point!("checkpoint.discarding");
     files::remove_any(Path::new(&unfinished))
 }
 

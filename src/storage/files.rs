@@ -23,11 +23,15 @@ pub(crate) fn write_sealed(path: &Path, content: &[u8]) -> Result<(), StorageErr
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(UNFINISHED);
     let unfinished = Path::new(&unfinished);
-    let written = write_new(unfinished, content).and_then(|()| fs::rename(unfinished, path));
+    let written = write_new(unfinished, content).and_then(|()| {
+        crash_point!("sealed.written");
+        fs::rename(unfinished, path)
+    });
     if written.is_err() {
         let _ = fs::remove_file(unfinished);
     }
     written.doing("writing", path)?;
+    crash_point!("sealed.renamed");
     sync_parent(path)
 }
 

@@ -154,6 +154,7 @@ impl Log {
         // Synced, so that no file is gone before it is on disk that the log does not need it.
         self.write(&mut state, batch, meta, true)?;
         drop(state);
+        crash_point!("compact.written");
         self.free_space()
     }
 
@@ -191,13 +192,16 @@ impl Log {
         self.check_health()?;
         meta.batch += 1;
         batch.put(REGION, META_KEY.to_vec(), meta.encode()).map_err(|e| self.failed(e))?;
+        crash_point!("log.writing");
         self.engine.write(&mut batch, sync).map_err(|e| self.failed(e))?;
+        crash_point!("log.written");
         // The engine has been told that its fsync went well, whatever happened.
         self.check_health()?;
         state.meta = meta;
         state.unsynced = !sync;
         if sync {
             state.synced.save(state.meta.batch);
+            crash_point!("log.noted");
         }
         Ok(())
     }

@@ -81,7 +81,9 @@ pub(crate) fn recover_of(
         Fit::Replaced => {
             tracing::warn!("the log ends at {}; going on from the snapshot at {at}", found.last());
             hard_state.commit = at.index;
+            crash_point!("recover.resetting");
             log.reset(at, &hard_state)?;
+            crash_point!("recover.reset");
             (at, Vec::new())
         }
     };

@@ -315,8 +315,10 @@ impl Hub {
                     snapshot = Some((from, chunk.snapshot));
                     // The next chunk is not asked for before this one is kept: that holds up a sender that is faster.
                     if on_a_thread(move || arrivals.add(number, from, chunk)).await? {
+                        crash_point!("snapshot.received");
                         return Ok(());
                     }
+                    crash_point!("snapshot.receiving");
                 }
                 Ok(Ok(None)) => {
                     if let Some(id) = snapshot {

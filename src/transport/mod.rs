@@ -251,6 +251,7 @@ impl Transport {
                 if let Err(reason) = &sent {
                     tracing::warn!(peer = format_args!("{to:x}"), %reason, "a snapshot was not delivered");
                 }
+                crash_point!("snapshot.sent");
                 core.inbox.snapshot_sent(to, sent.is_ok());
             };
             self.0.runtime.spawn(delivery).abort_handle()

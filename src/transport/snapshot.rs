@@ -80,6 +80,7 @@ pub(super) fn cut(
     let tail = Record { body: Some(Body::Tail(digest.tail())) };
     chunk.records.push(tail.encode_to_vec().into());
     chunk.last = true;
+    crash_point!("snapshot.sending");
     put(chunk);
 }
 

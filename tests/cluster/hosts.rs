@@ -1,13 +1,26 @@
 //! Machines of their own on one machine: network namespaces on a bridge, and what their network does to packets.
 //!
 //! Faults are rules of nftables on the receiving host, so that each direction of each pair is cut or lossy on its own.
-//! The kernels that this runs on have no `netem`: packets are lost, not delayed or reordered; the delays are TCP's own
-//! when it sends again. Clients are on the machine itself, at the bridge.
+//! What is to come late or out of order takes a detour, by rules on the bridge's side of the sender's link. Clients are on
+//! the machine itself, at the bridge.
 
+use crate::detour::{Detour, Road};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+/// Members whose packets come later than this are not asked for anything.
+const LATE_MAX: Duration = Duration::from_millis(150);
+
+/// Of a hundred packets: with every third lost, TCP waits longer than anybody should be asked to.
+const LOSS_MAX: u32 = 10;
+
+/// With no more loss than this a cluster is to be as quick as without.
+const LOSS_QUIET: u32 = 3;
 
 pub struct Hosts {
     count: usize,
@@ -15,6 +28,9 @@ pub struct Hosts {
     cut: Vec<Vec<bool>>,
     /// How many of a hundred packets from anybody are lost, clients included.
     loss: Vec<u32>,
+    /// How many of a hundred packets from each take the detour.
+    detoured: Vec<u32>,
+    detour: Detour,
 }
 
 /// Namespaces and links bear the process that made them, so that what a killed one left can be told.
@@ -36,7 +52,7 @@ pub fn name(host: usize) -> String {
     format!("{}h{}", tag(std::process::id()), host + 1)
 }
 
-fn run(program: &str, arguments: &str) {
+pub fn run(program: &str, arguments: &str) {
     let output = Command::new(program).args(arguments.split(' ')).output().unwrap_or_else(|error| {
         panic!("{program}: {error} (needs Debian's iproute2, nftables and libfaketime: see tests/run)")
     });
@@ -44,7 +60,7 @@ fn run(program: &str, arguments: &str) {
     assert!(output.status.success(), "{program} {arguments}: {} (needs root)", said.trim());
 }
 
-fn try_to(program: &str, arguments: &str) -> String {
+pub fn try_to(program: &str, arguments: &str) -> String {
     let output = Command::new(program).args(arguments.split(' ')).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
@@ -52,8 +68,6 @@ fn try_to(program: &str, arguments: &str) -> String {
 impl Hosts {
     pub fn new(count: usize) -> Self {
         remove_left_behind();
-        let mut this = Self { count, cut: Vec::new(), loss: Vec::new() };
-        this.forget_faults();
         let (tag, subnet) = (tag(std::process::id()), subnet());
         run("ip", &format!("link add {tag}br type bridge"));
         run("ip", &format!("addr add {subnet}.254/24 dev {tag}br"));
@@ -68,12 +82,16 @@ impl Hosts {
             run("ip", &format!("-n {name} link set eth0 up"));
             run("ip", &format!("-n {name} link set lo up"));
         }
+        let detour = Detour::new(&tag);
+        let mut this = Self { count, cut: Vec::new(), loss: Vec::new(), detoured: Vec::new(), detour };
+        this.forget_faults();
         this
     }
 
     fn forget_faults(&mut self) {
         self.cut = vec![vec![false; self.count]; self.count];
         self.loss = vec![0; self.count];
+        self.detoured = vec![0; self.count];
     }
 
     /// Nothing from the one to the other, or everything again after `heal`.
@@ -98,9 +116,27 @@ impl Hosts {
         self.loss[host] = percent;
     }
 
-    /// Well enough: with every third packet lost, TCP waits longer than anybody should be asked to.
+    /// So many of a hundred packets from this host take that road.
+    pub fn send_round(&mut self, host: usize, percent: u32, road: Road) {
+        self.detoured[host] = percent;
+        self.detour.set(road);
+    }
+
+    /// How many packets came late or out of order.
+    pub fn late_packets(&self) -> Arc<AtomicU64> {
+        self.detour.packets()
+    }
+
+    /// Well enough.
     pub fn hears(&self, from: usize, to: usize) -> bool {
-        !self.cut[from][to] && self.loss[to] <= 10
+        let Road { delay, jitter, .. } = self.detour.road();
+        let late = self.detoured[from] > 0 && delay + jitter > LATE_MAX;
+        !self.cut[from][to] && self.loss[to] <= LOSS_MAX && !late
+    }
+
+    /// What is heard is heard late, or only when it is said again.
+    pub fn is_noisy(&self) -> bool {
+        (0..self.count).any(|host| self.loss[host] > LOSS_QUIET || self.detoured[host] > 0)
     }
 
     pub fn heal(&mut self) {
@@ -122,18 +158,42 @@ impl Hosts {
                 }
                 rules += "}\n}\n";
             }
-            nft(host, &rules);
+            nft(Some(host), &rules);
         }
+        self.apply_detours();
+    }
+
+    fn apply_detours(&self) {
+        let (tag, port) = (tag(std::process::id()), self.detour.port());
+        let mut rules = format!("table netdev {tag} {{ }}\ndelete table netdev {tag}\n");
+        if self.detoured.iter().any(|percent| *percent > 0) {
+            let _ = writeln!(rules, "table netdev {tag} {{");
+            for (host, percent) in self.detoured.iter().enumerate().filter(|(_, percent)| **percent > 0) {
+                let some = if *percent < 100 {
+                    format!("numgen random mod 100 < {percent} ")
+                } else {
+                    String::new()
+                };
+                let _ = writeln!(
+                    rules,
+                    "chain v{host} {{\ntype filter hook ingress device {tag}v{host} priority 0;"
+                );
+                let _ = writeln!(rules, "{some}fwd to {port}\n}}");
+            }
+            rules += "}\n";
+        }
+        nft(None, &rules);
     }
 }
 
-fn nft(host: usize, rules: &str) {
-    let mut child = Command::new("ip")
-        .args(["netns", "exec", &name(host), "nft", "-f", "-"])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("ip starts");
+/// On a host, or on the machine itself.
+fn nft(host: Option<usize>, rules: &str) {
+    let mut command = Command::new(if host.is_some() { "ip" } else { "nft" });
+    if let Some(host) = host {
+        command.args(["netns", "exec", &name(host), "nft"]);
+    }
+    let command = command.args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("nft starts");
     child.stdin.take().expect("a pipe").write_all(rules.as_bytes()).expect("nft reads its rules");
     let output = child.wait_with_output().expect("nft ends");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -147,6 +207,7 @@ impl Drop for Hosts {
 }
 
 fn remove(tag: &str) {
+    try_to("nft", &format!("delete table netdev {tag}"));
     let names = try_to("ip", "netns list");
     for name in names.lines().filter_map(|line| line.split(' ').next()).filter(|name| name.starts_with(tag)) {
         // Members of a run that was killed.

@@ -2,8 +2,9 @@
 //!
 //! Clusters of three and of five members of the real program, each in a network namespace with an address of its own, are
 //! killed (`kill -9`: one, the leader, most, all, and while they start), stopped and continued, cut apart (in halves, the
-//! leader alone, a bridge, a ring, in one direction), made to lose packets, given wall clocks that jump by months, and
-//! started with monotonic clocks that say anything. Meanwhile clients read, write, swap, create, delete, append, list, keep
+//! leader alone, a bridge, a ring, in one direction), made to lose packets, to send them late, out of order or twice, given
+//! wall clocks that jump by months, started with monotonic clocks that say anything, and their disks are filled to the last
+//! byte: of one, of the leader, of most. Meanwhile clients read, write, swap, create, delete, append, list, keep
 //! keys alive and let them go, and watchers follow everything. Then, and meanwhile, this must be true:
 //!
 //! - Every register and every queue is linearizable (`checker`); a call without an answer may have happened or not, once.
@@ -11,8 +12,8 @@
 //! - Each watcher gets each event once, in order, with the node as it was before; all get the same; the events replayed are
 //!   what is listed in the end, and what was acknowledged is among them.
 //! - No key dies before its time, by anybody's clock, or lives a second longer than that and the time without a leader.
-//! - No member ends by itself. As long as a majority is whole, somebody can write within some election timeouts; when all
-//!   is healed, every member serves.
+//! - No member ends by itself. As long as a majority is whole, somebody can write within some election timeouts
+//!   (`progress`); when all is healed, every member serves.
 //!
 //! Needs root (namespaces) and Debian's iproute2, nftables, libfaketime; `tests/run` sees to it. By the environment:
 //!
@@ -21,13 +22,14 @@
 //! The seed decides what is done, in which order and for how long; the processes decide how it interleaves. Half of the
 //! seconds go to each of the sizes in CLUSTER_MEMBERS (3,5).
 //!
-//! It is known to find what it looks for: CLUSTER_BUG=LocalReads (members answer default reads from their own state) and
-//! CLUSTER_BUG=UnsyncedDisk (a killed member comes back with its disk as it was long before) put a bug in, and the
-//! run must fail; as it did with CLUSTER_PROGRAM=PATH of a build whose members answered default reads at once, from what they
-//! had applied: registers that are not linearizable and keys that are not there a moment after they were made, within seconds.
+//! It is known to find what it looks for: CLUSTER_BUG=LocalReads (members answer default reads from their own state),
+//! CLUSTER_BUG=UnsyncedDisk (a killed member comes back with its disk as it was long before) and CLUSTER_BUG=WatchGap (a
+//! watcher that comes back misses an index; this one is a test) put a bug in, and the run must fail; as it did with
+//! CLUSTER_PROGRAM=PATH of a build whose members answered default reads at once, from what they had applied: registers that
+//! are not linearizable and keys that are not there a moment after they were made, within seconds.
 //! (A member whose disk went back ends by itself and says why, or is not let in again: that is how the second is found.)
 //!
-//! What it does not do: delay or reorder packets (the kernels that this runs on have no netem), power cuts.
+//! What it does not do: power cuts; damage packets; ask anything of a cluster under the faults that `progress` leaves out.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, reason = "a program of its own")]
@@ -36,24 +38,30 @@ mod checker;
 #[cfg(test)]
 mod checker_tests;
 mod clients;
+mod detour;
+mod faults;
 mod history;
 mod hosts;
 mod leases;
 mod members;
 mod nemesis;
+mod partitions;
+mod progress;
+mod replacement;
 mod verdict;
 mod watchers;
 mod wire;
 
 use clients::Client;
+use faults::Fault;
 use history::History;
 use leases::Leases;
 use nemesis::Nemesis;
 use reqwest::Method;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use verdict::Tree;
@@ -79,7 +87,8 @@ fn bug() -> Option<Bug> {
         "" => None,
         "LocalReads" => Some(Bug::LocalReads),
         "UnsyncedDisk" => Some(Bug::UnsyncedDisk),
-        other => panic!("CLUSTER_BUG={other}: LocalReads or UnsyncedDisk"),
+        "WatchGap" => Some(Bug::WatchGap),
+        other => panic!("CLUSTER_BUG={other}: LocalReads, UnsyncedDisk or WatchGap"),
     }
 }
 
@@ -89,8 +98,27 @@ struct Outcome {
     dir: PathBuf,
 }
 
+/// There is one network for the hosts of this process.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The watchers' checks are worth something.
+#[test]
+fn a_gap_in_what_watchers_are_told_is_found() {
+    let _alone = alone();
+    let options =
+        Options { size: 3, seconds: ENDING + 6, seed: setting("CLUSTER_SEED", 1), bug: Some(Bug::WatchGap) };
+    let Outcome { violations, dir } = play(&options);
+    let told = |violation: &String| violation.contains("its event is") || violation.contains("elsewhere");
+    assert!(violations.iter().any(told), "nobody noticed: {violations:?}");
+    let _ = std::fs::remove_dir_all(dir);
+}
+
 #[test]
 fn faults() {
+    let _alone = alone();
     let sizes = setting("CLUSTER_MEMBERS", "3,5".to_owned());
     let sizes: Vec<usize> = sizes.split(',').map(|size| size.parse().expect("CLUSTER_MEMBERS")).collect();
     let seconds = setting("CLUSTER_SECONDS", 60) / sizes.len() as u64;
@@ -212,7 +240,9 @@ async fn the_end(wire: &Wire) -> Vec<Tree> {
         history.violation("the last write of all was not answered".to_owned());
         return Vec::new();
     };
-    let deadline = tokio::time::Instant::now() + RECOVERY;
+    // One that misses an index may miss the last.
+    let patience = if wire.bug == Some(Bug::WatchGap) { Duration::from_secs(2) } else { RECOVERY };
+    let deadline = tokio::time::Instant::now() + patience;
     for watcher in
         (0..wire.size).map(|member| format!("stream@m{}", member + 1)).chain(["roaming".to_owned()])
     {
@@ -248,9 +278,11 @@ fn report(history: &History, nemesis: &Nemesis, leases: &[leases::Lease], size: 
     let mut acks: Vec<u64> = calls.iter().filter_map(|call| call.wrote.and(call.returned)).collect();
     acks.sort_unstable();
     let (pause, before) = acks.windows(2).map(|pair| (pair[1] - pair[0], pair[0])).max().unwrap_or_default();
+    let late = nemesis.hosts.late_packets().load(Ordering::Relaxed);
     eprintln!(
         "{size} members, seed {seed}, {:.0} s: {} calls, {writes} acknowledged writes, {unknown} of unknown end, {events} \
-         events, {} keys with a time to live, {} faults {:?}, the longest time without an acknowledged write {:.1} s, from {:.1} s on, the longest recovery {:.1} s",
+         events, {} keys with a time to live, {} faults {:?}, the longest time without an acknowledged write {:.1} s, from {:.1} s on, the longest recovery {:.1} s, {} promises \
+         of progress kept, {late} packets late",
         history.now() as f64 / 1e6,
         calls.len(),
         leases.len(),
@@ -259,6 +291,9 @@ fn report(history: &History, nemesis: &Nemesis, leases: &[leases::Lease], size: 
         pause as f64 / 1e6,
         before as f64 / 1e6,
         nemesis.longest_recovery.as_secs_f64(),
+        nemesis.promises_kept,
     );
+    let dealt = |fault: Fault| nemesis.dealt.contains_key(&format!("{fault:?}"));
+    assert!(late > 0 || !(dealt(Fault::Late) || dealt(Fault::Disorder)), "no packet was late");
     assert!(writes > 100 && events > 100, "so little happened that it says nothing");
 }

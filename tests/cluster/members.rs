@@ -2,18 +2,20 @@
 
 use crate::hosts;
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// Answers questions for the wall clock from a file; comes with Debian's libfaketime.
 fn faketime() -> String {
     format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH)
 }
 
-/// Of the file system that can be filled.
-const DISK_MIB: u64 = 96;
+/// Of each member's own file system, which can be filled.
+const DISK_MIB: u64 = 128;
 
 pub struct Member {
     pub host: usize,
@@ -23,8 +25,8 @@ pub struct Member {
     paused: bool,
     /// It may lose what it wrote since it started.
     pub unsynced: bool,
-    /// Its data is on a file system of its own, which can be filled.
-    small_disk: bool,
+    /// Something else has taken what was free of its disk, or nearly.
+    pub disk_full: bool,
     /// How often it was started.
     pub starts: u64,
 }
@@ -56,18 +58,14 @@ impl Member {
                 process: None,
                 paused: false,
                 unsynced: false,
-                small_disk: false,
+                disk_full: false,
                 starts: 0,
             };
             member.set_wall_clock(0);
+            member.mount_disk();
             member
         };
-        let mut members: Vec<Self> = (0..size).map(member).collect();
-        // The others' are on a real disk.
-        if let Some(last) = members.last_mut() {
-            last.give_small_disk();
-        }
-        members
+        (0..size).map(member).collect()
     }
 
     pub fn name(&self) -> String {
@@ -92,9 +90,7 @@ impl Member {
         assert!(self.process.is_none(), "{} runs", self.name());
         let faketime = faketime();
         assert!(Path::new(&faketime).exists(), "{faketime} is missing: Debian's libfaketime");
-        if self.data().exists() {
-            self.remember_disk();
-        }
+        self.remember_disk();
         let log = File::options().create(true).append(true).open(self.log()).expect("the log opens");
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &hosts::name(self.host)]);
@@ -133,7 +129,7 @@ impl Member {
         if let Some(mut child) = self.process.take() {
             let _ = child.kill();
             let _ = child.wait();
-            if self.unsynced && !self.small_disk && self.copy().exists() {
+            if self.unsynced && self.copy().exists() {
                 copy(&self.copy(), &self.data());
             }
         }
@@ -165,24 +161,33 @@ impl Member {
         Some(format!("{} ended by itself: {status}", self.name()))
     }
 
-    pub fn give_small_disk(&mut self) {
-        let data = self.data();
+    /// An ext4 in a file: a real disk, with an end.
+    fn mount_disk(&self) {
+        let (data, image) = (self.data(), self.dir.join(format!("{}.disk", self.name())));
         fs::create_dir_all(&data).expect("the data directory");
-        let options = format!("size={DISK_MIB}m,mode=700");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&data).status();
+        let file = File::create(&image).expect("a file for the disk");
+        file.set_len(DISK_MIB << 20).expect("a file that is mostly holes");
+        let made = Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image).status();
+        assert!(made.is_ok_and(|status| status.success()), "mkfs.ext4 (Debian's e2fsprogs)");
+        let mounted = Command::new("mount").args(["-o", "loop"]).args([&image, &data]).status();
         assert!(mounted.is_ok_and(|status| status.success()), "mount {} (needs root)", data.display());
-        self.small_disk = true;
+        empty(&data);
     }
 
-    /// Under a name that is the member's to remove, where it keeps its own files.
+    /// In the member's place, so that it is full of something while it is down too; not in its own directory, whose odd
+    /// files it removes.
     fn ballast(&self) -> PathBuf {
-        self.data().join("member").join("ballast.tmp")
+        self.data().join("ballast")
     }
 
     /// Something else takes its disk, but for so many bytes.
-    pub fn fill_disk(&self, leave: u64) {
+    pub fn fill_disk(&mut self, leave: u64) {
+        // A place that is not empty is not taken for a new member's.
+        if !self.data().join("member").exists() {
+            return;
+        }
         let Ok(mut file) = File::options().create(true).append(true).open(self.ballast()) else { return };
+        self.disk_full = true;
         let chunk = vec![b'x'; 1 << 16];
         while free(&self.data()) > leave {
             let count = (free(&self.data()) - leave).min(chunk.len() as u64);
@@ -192,15 +197,26 @@ impl Member {
         }
     }
 
-    pub fn empty_disk(&self) {
-        if self.small_disk {
-            let _ = fs::remove_file(self.ballast());
-        }
+    pub fn empty_disk(&mut self) {
+        let _ = fs::remove_file(self.ballast());
+        self.disk_full = false;
+    }
+
+    /// How long each of its threads has waited for a processor.
+    pub fn waits(&self) -> HashMap<String, Duration> {
+        let Some(child) = &self.process else { return HashMap::new() };
+        let threads = fs::read_dir(format!("/proc/{}/task", child.id())).into_iter().flatten().flatten();
+        let waited = |thread: fs::DirEntry| {
+            let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            let nanos = text.split(' ').nth(1)?.parse().ok()?;
+            Some((thread.file_name().to_string_lossy().into_owned(), Duration::from_nanos(nanos)))
+        };
+        threads.filter_map(waited).collect()
     }
 
     /// What it comes back with, if it does not sync.
     pub fn remember_disk(&self) {
-        if self.unsynced && !self.small_disk {
+        if self.unsynced {
             copy(&self.data(), &self.copy());
         }
     }
@@ -216,12 +232,7 @@ impl Member {
     /// From now on it is a new member of a cluster that is there, with nothing on its disk.
     pub fn become_new(&mut self) {
         let _ = fs::remove_dir_all(self.copy());
-        // The directory itself may be where a file system begins.
-        for entry in fs::read_dir(self.data()).expect("its data").flatten() {
-            let path = entry.path();
-            let gone = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-            gone.expect("its data goes");
-        }
+        empty(&self.data());
         for argument in &mut self.arguments {
             if argument.starts_with("--initial-cluster-state=") {
                 "--initial-cluster-state=existing".clone_into(argument);
@@ -234,17 +245,25 @@ fn free(place: &Path) -> u64 {
     rustix::fs::statvfs(place).map_or(0, |stat| stat.f_bavail * stat.f_frsize)
 }
 
+/// Removes all that is in a directory, which may be where a file system begins.
+fn empty(dir: &Path) {
+    for entry in fs::read_dir(dir).expect("a directory").flatten() {
+        let path = entry.path();
+        let gone = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        gone.expect("what is in a directory goes");
+    }
+}
+
 fn copy(from: &Path, to: &Path) {
-    let _ = fs::remove_dir_all(to);
-    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    fs::create_dir_all(to).expect("a directory");
+    empty(to);
+    let copied = Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status();
     assert!(copied.is_ok_and(|status| status.success()), "cp -a {}", from.display());
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
         self.kill();
-        if self.small_disk {
-            let _ = Command::new("umount").arg("--lazy").arg(self.data()).status();
-        }
+        let _ = Command::new("umount").arg("--lazy").arg(self.data()).status();
     }
 }

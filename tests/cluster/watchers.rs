@@ -15,8 +15,7 @@ pub async fn stream(wire: Wire, member: usize, stop: Arc<AtomicBool>) {
     let name = format!("stream@m{}", member + 1);
     let mut next = 1;
     while !stop.load(Ordering::Relaxed) {
-        if let Some(mut answer) = wire.watch(member, &format!("stream=true&waitIndex={next}"), SILENCE).await
-        {
+        if let Some(mut answer) = wire.watch(member, next, "stream=true", SILENCE).await {
             let mut rest = Vec::new();
             while let Ok(Ok(Some(chunk))) = tokio::time::timeout(SILENCE, answer.chunk()).await {
                 rest.extend_from_slice(&chunk);
@@ -39,7 +38,7 @@ pub async fn roaming(wire: Wire, stop: Arc<AtomicBool>) {
     let mut member = 0;
     while !stop.load(Ordering::Relaxed) {
         member = (member + 1) % wire.size;
-        if let Some(answer) = wire.watch(member, &format!("waitIndex={next}"), Duration::from_secs(1)).await
+        if let Some(answer) = wire.watch(member, next, "", Duration::from_secs(1)).await
             && let Ok(Ok(line)) = tokio::time::timeout(Duration::from_secs(1), answer.bytes()).await
             && !line.is_empty()
         {

@@ -162,18 +162,22 @@ impl Member {
     /// What a power cut leaves, with a fate that is drawn.
     pub fn lose_power(&mut self, rng: &mut ChaCha8Rng) -> Fate {
         self.mount.behaviour().off = true;
-        self.kill();
-        let mut disk = self.mount.disk();
         let fate = match rng.random_range(0..4) {
             0 => Fate::Lost,
-            1 => Fate::Prefix(rng.random_range(0..=disk.pending())),
+            1 => Fate::Prefix(rng.random_range(0..=self.mount.disk().pending())),
             2 => Fate::Scattered,
             _ => [Fate::Lost, Fate::Kept][rng.random_range(0..2)],
         };
-        disk.cut(fate, rng);
-        drop(disk);
-        self.mount.power_is_back();
+        self.lose_power_to(fate, rng);
         fate
+    }
+
+    /// What a power cut leaves, with this fate.
+    pub fn lose_power_to(&mut self, fate: Fate, rng: &mut ChaCha8Rng) {
+        self.mount.behaviour().off = true;
+        self.kill();
+        self.mount.disk().cut(fate, rng);
+        self.mount.power_is_back();
     }
 
     /// The end of its log.

@@ -4,7 +4,7 @@
 //! written again: the old write might still come, and would look like a lost one. So at any time the value of a key is
 //! at least what was last acknowledged and at most what was last asked for.
 
-use crate::http::{Answer, Connection, Unanswered};
+use super::http::{Answer, Connection, Unanswered};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,6 +26,7 @@ struct Known {
 #[derive(Default)]
 struct Shared {
     stop: AtomicBool,
+    paused: AtomicBool,
     known: Mutex<BTreeMap<String, Known>>,
 }
 
@@ -44,6 +45,12 @@ impl Load {
             })
             .collect();
         Load { shared, clients }
+    }
+
+    /// No more is asked for until it is unset; what was asked for may still come.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub fn pause(&self, paused: bool) {
+        self.shared.paused.store(paused, Ordering::Relaxed);
     }
 
     /// Gives how many writes were acknowledged.
@@ -106,6 +113,10 @@ fn client(shared: &Shared, ports: &[u16], number: u64) -> u64 {
     let mut generation = vec![0; KEYS as usize];
     let (mut count, mut acknowledged) = (0, 0);
     while !shared.stop.load(Ordering::Relaxed) {
+        if shared.paused.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(2));
+            continue;
+        }
         count += 1;
         let slot = count % KEYS;
         let key = format!("/load/{number}/{slot}-{}", generation[slot as usize]);

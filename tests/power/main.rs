@@ -66,6 +66,7 @@ fn a_flipped_bit_is_noticed_named_and_healed() {
 fn power_may_go_at_any_operation_of_the_disk() {
     let _alone = alone();
     let (seed, stride) = (from_env("POWER_SEED", 1), from_env("POWER_STRIDE", 40));
+    println!("{} points of founding", points::founding(seed, stride));
     println!("{} points of a member alone", points::alone(seed, stride));
     println!("{} points of an installation", points::install(seed, stride));
 }

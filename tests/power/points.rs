@@ -1,9 +1,10 @@
-//! Crash points: a real member loses power at each operation of its disk while it is founded, makes a checkpoint and
-//! compacts its log, or installs a snapshot. Any step of persisting ends in such an operation, so these are all the
-//! points there are, also of steps that are added later; failpoints in the source would have to be kept in step with it,
-//! and tested in another build than the one that is run.
+//! A real member loses power at each operation of its disk while it is founded, makes a checkpoint and compacts its log, or
+//! installs a snapshot. Any step of persisting ends in such an operation, so these are all the points there are, also of
+//! steps that are added later. What a member does between them, for others and with others (sending its state, joining,
+//! leaving), has named points in the source (`src/crash`).
 
 use crate::cluster::Cluster;
+use crate::disk::Fate;
 use crate::http::{Answer, Connection};
 use crate::load::Load;
 use rand::{RngExt as _, SeedableRng as _};
@@ -38,6 +39,40 @@ pub fn alone(seed: u64, stride: u64) -> u64 {
         cluster.discard();
         points += 1;
         at += stride;
+    }
+    points
+}
+
+/// Operations of founding, from the first on: the member is killed there, starts again, and then all is lost that nobody
+/// synced. What it found when it started, and did not make, must be on the disk as well. Gives how many.
+pub fn founding(seed: u64, stride: u64) -> u64 {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let (mut points, mut at, mut founded) = (0, 1, false);
+    while !founded {
+        let mut cluster = Cluster::new(1, &[]);
+        cluster.members[0].mount.behaviour().off_at = Some(at);
+        cluster.members[0].start();
+        let mut connection = Connection::new(cluster.members[0].client_port, Duration::from_secs(1));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !is_off(&cluster, 0) && !founded && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+            founded = connection.get("/v2/keys/").is_some_and(|answer| answer.status == 200);
+        }
+        cluster.members[0].kill();
+        cluster.members[0].mount.power_is_back();
+        cluster.members[0].start();
+        cluster.wait_healthy();
+        let load = Load::start(&[cluster.members[0].client_port], 1);
+        std::thread::sleep(Duration::from_millis(50));
+        cluster.members[0].lose_power_to(Fate::Lost, &mut rng);
+        cluster.members[0].start();
+        cluster.wait_healthy();
+        let checked = load.check(cluster.members[0].client_port);
+        assert!(checked.is_ok(), "killed at operation {at}, and the power went later: {checked:?}");
+        load.stop();
+        cluster.discard();
+        points += 1;
+        at += (stride / 8).max(1);
     }
     points
 }
