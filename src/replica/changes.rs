@@ -176,7 +176,7 @@ impl Replica {
     }
 
     /// Whether a member answered this leader within the last election timeout.
-    fn in_reach(&self, id: u64) -> bool {
+    pub(super) fn in_reach(&self, id: u64) -> bool {
         let Changes { ticks, heard, .. } = &self.changes;
         let recent = |at: &u64| ticks - at <= self.config.election_ticks as u64;
         id == self.config.id || heard.get(&id).is_some_and(recent)

@@ -198,6 +198,38 @@ fn a_standby_waits_for_its_promotion() {
 }
 
 #[test]
+fn the_log_is_not_cut_from_under_a_follower_that_is_in_reach_and_behind() {
+    for in_reach in [true, false] {
+        let mut net = Net::founded(1..=3);
+        let leader = net.leader();
+        let behind = (1..=3).find(|id| *id != leader).unwrap();
+        net.cut.insert(behind);
+        if !in_reach {
+            net.run(11);
+        }
+        let has = net.members[&behind].state().applied.index;
+        for value in ["a", "b", "c"] {
+            let key = Key::parse(b"/k");
+            let command = Command::Set { key, value: value.into(), dir: false, ttl: None, refresh: false };
+            net.give(leader, Input::Write { token: Token(98), command });
+        }
+        let base = |net: &mut Net| {
+            let upto = net.members[&leader].state().applied;
+            net.give(leader, Input::Compactable { upto });
+            (net.members[&leader].raw.store().base().index, upto.index)
+        };
+        let (left, upto) = base(&mut net);
+        assert!(upto >= has + 3);
+        assert_eq!(left, if in_reach { has } else { upto });
+        net.cut.clear();
+        net.run(3);
+        assert_eq!(net.members[&behind].state().applied.index, upto, "by its log or by the whole state");
+        let (left, upto) = base(&mut net);
+        assert_eq!(left, upto, "nobody lacks anything");
+    }
+}
+
+#[test]
 fn a_new_leader_listens_to_everybody_before_it_refuses_a_removal_for_want_of_a_quorum() {
     for they_come_back in [true, false] {
         let mut net = Net::founded(1..=5);

@@ -2,9 +2,12 @@
 
 use super::{LogPosition, LogWrite, Replica, Reply, SnapshotToSend, State, state};
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
-use raft::{GetEntriesContext, StateRole, Storage as _};
+use raft::{GetEntriesContext, ProgressState, StateRole, Storage as _};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// A log that is larger is cut, whoever lacks what of it.
+const LOG_HELD_BYTES_MAX: u64 = 64 << 20;
 
 impl Replica {
     pub(super) fn ready(&mut self, now: Duration) -> Result<(), String> {
@@ -207,12 +210,31 @@ impl Replica {
     }
 
     pub(super) fn compact(&mut self, upto: LogPosition) {
+        let upto = self.held_back().filter(|held| held.index < upto.index).unwrap_or(upto);
         let log = self.raw.mut_store();
         if upto.index <= log.base().index || upto.index > self.state.applied.index {
             return;
         }
         log.compact(upto);
         self.effects.compact = Some(upto);
+    }
+
+    /// How far the log may go if no follower in reach is to lack what it can still be given: one that is sent a state while
+    /// writes go on would be sent another and another. Not for ever: only while the log is small.
+    fn held_back(&self) -> Option<LogPosition> {
+        let log = self.raw.store();
+        if !self.standing.leads || log.bytes() > LOG_HELD_BYTES_MAX {
+            return None;
+        }
+        let followers =
+            self.raw.raft.prs().iter().filter(|(id, _)| **id != self.config.id && self.in_reach(**id));
+        let lacking = followers.map(|(_, progress)| match progress.state {
+            ProgressState::Snapshot => progress.pending_snapshot,
+            ProgressState::Probe => progress.next_idx.saturating_sub(1),
+            ProgressState::Replicate => progress.matched,
+        });
+        let index = lacking.filter(|index| *index >= log.base().index).min()?;
+        Some(LogPosition { index, term: log.term(index).ok()? })
     }
 
     /// The entries of the log in memory, for tests that compare logs.
