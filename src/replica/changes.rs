@@ -225,6 +225,7 @@ impl Replica {
             membership.learners.sort_unstable();
             self.raw.mut_store().set_membership(membership.clone());
             self.state.membership = membership;
+            self.membership_applied = true;
         }
         let removed =
             change.kind() == ChangeKind::Remove && change.member == self.config.id && result.is_ok();

@@ -19,6 +19,8 @@ pub(super) struct Net {
     pub(super) replies: Vec<(u64, Reply)>,
     left: BTreeSet<u64>,
     strict: bool,
+    /// The commit index that each has on its disk.
+    committed: BTreeMap<u64, u64>,
 }
 
 impl Net {
@@ -36,6 +38,7 @@ impl Net {
             replies: vec![],
             left: BTreeSet::new(),
             strict: true,
+            committed: BTreeMap::new(),
         };
         let infos: BTreeMap<_, _> = ids.clone().map(|id| (id, info(id))).collect();
         for id in ids {
@@ -101,6 +104,9 @@ impl Net {
                 inputs.push((other, frame(outgoing)));
             }
             for write in effects.writes {
+                if let Some(hard_state) = &write.hard_state {
+                    self.committed.insert(to, hard_state.commit);
+                }
                 if let Some(waiting) = self.full.get_mut(&to) {
                     waiting.push(write);
                     inputs.push((to, Input::Stalled));
@@ -226,6 +232,27 @@ fn the_log_is_not_cut_from_under_a_follower_that_is_in_reach_and_behind() {
         assert_eq!(net.members[&behind].state().applied.index, upto, "by its log or by the whole state");
         let (left, upto) = base(&mut net);
         assert_eq!(left, upto, "nobody lacks anything");
+    }
+}
+
+/// Else all of them, started again, could need a member for a quorum that the change made dispensable, and that is gone.
+#[test]
+fn that_a_change_is_committed_is_on_disk_soon_after_it_is_applied() {
+    let mut net = Net::founded(1..=2);
+    let at = net.leader();
+    net.change(at, add(3)).unwrap();
+    net.join(3);
+    while net.voters().len() < 3 {
+        net.run(1);
+    }
+    net.run(2);
+    for (id, member) in &net.members {
+        let log = member.log_entries();
+        let changes =
+            log.iter().filter(|entry| entry.get_entry_type() != raft::eraftpb::EntryType::EntryNormal);
+        let last = changes.map(|entry| entry.index).max().unwrap();
+        assert!(member.state().applied.index >= last);
+        assert!(net.committed[id] >= last, "{id} has {} of {last}", net.committed[id]);
     }
 }
 

@@ -108,6 +108,8 @@ pub struct Replica {
     queue_bytes: usize,
     changes: Changes,
     announcements: Announcements,
+    /// A change of the membership was applied, and the disk does not say yet that it is committed.
+    membership_applied: bool,
     /// This member was removed from the cluster and takes no more part.
     removed: bool,
     /// Number of the last log write that was handed out, and of the last that is on disk.
@@ -204,6 +206,7 @@ impl Replica {
             queue_bytes: 0,
             changes: Changes::default(),
             announcements: Announcements::default(),
+            membership_applied: false,
             removed: false,
             write_begun: 0,
             write_done: 0,

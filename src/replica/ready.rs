@@ -21,8 +21,10 @@ impl Replica {
         // The commit index alone is not worth a write: a restarted member learns it again. But it goes with every write of
         // entries, changed or not: an entry that changes the membership says by being there that the change before it is
         // committed, and a member that forgets that would campaign by a membership two changes old, whose majority need
-        // not meet that of the present one.
-        let hard_state = (install.is_some() || must_sync).then(|| self.raw.raft.hard_state());
+        // not meet that of the present one. And it is written when a change was applied: if all forgot that it is
+        // committed, the majority of before it, one of whom may be gone for good by then, would be needed once more.
+        let sync = must_sync || std::mem::take(&mut self.membership_applied);
+        let hard_state = (install.is_some() || sync).then(|| self.raw.raft.hard_state());
         if let Some(hard_state) = ready.hs() {
             self.raw.mut_store().set_hard_state(hard_state.clone());
         }
@@ -35,7 +37,7 @@ impl Replica {
         let number = ready.number();
         let committed = ready.take_committed_entries();
         self.raw.advance_append_async(ready);
-        self.log_write(LogWrite { number, install, entries, hard_state, sync: must_sync, then_send });
+        self.log_write(LogWrite { number, install, entries, hard_state, sync, then_send });
         self.apply(committed, now)
     }
 

@@ -5,6 +5,7 @@ use super::{World, history_limits};
 use crate::disk::Disk;
 use crate::member::Member;
 use quorate::replica::{ChangeError, Input, MemberChange, MemberInfo, Replica, State, Token};
+use raft::eraftpb::{Entry, EntryType};
 use rand::{Rng as _, RngExt as _};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -98,7 +99,10 @@ impl World {
         let Some(newest) = self.newest_state().cloned() else { return };
         let agreed = |m: &Member| {
             let Some(replica) = &m.replica else { return !newest.members.contains_key(&m.id) };
+            let committed = m.disk.hard_state().commit;
+            let changes = |entry: &Entry| entry.get_entry_type() != EntryType::EntryNormal;
             replica.state().membership == newest.membership
+                && !replica.log_entries().iter().any(|entry| changes(entry) && entry.index > committed)
                 && replica.state().members.get(&some).is_some_and(|info| info.incarnation != 0)
         };
         let of_cluster = |m: &&Member| newest.members.contains_key(&m.id);
@@ -127,11 +131,13 @@ impl World {
         let (infos, limits) = (infos.collect(), history_limits(&self.options));
         let member = &mut self.members[at];
         member.incarnation += 1 << 32;
-        member.disk = if some <= self.options.members && self.rng.random_range(0..2) == 0 {
-            Disk::founding(&self.founding, self.options.bug)
-        } else {
-            Disk::joining(&State::joining(newest.cluster_id, infos, limits), self.options.bug)
-        };
+        // Who founded it alone would found another.
+        member.disk =
+            if self.options.members > 1 && some <= self.options.members && self.rng.random_range(0..2) == 0 {
+                Disk::founding(&self.founding, self.options.bug)
+            } else {
+                Disk::joining(&State::joining(newest.cluster_id, infos, limits), self.options.bug)
+            };
     }
 
     /// Starts those who are known to be members by now.
