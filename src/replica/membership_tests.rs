@@ -205,12 +205,17 @@ fn a_standby_waits_for_its_promotion() {
 
 #[test]
 fn the_log_is_not_cut_from_under_a_follower_that_is_in_reach_and_behind() {
-    for in_reach in [true, false] {
+    for (connected, answers) in [(true, true), (true, false), (false, true)] {
+        let in_reach = connected && answers;
         let mut net = Net::founded(1..=3);
         let leader = net.leader();
         let behind = (1..=3).find(|id| *id != leader).unwrap();
+        net.give(leader, Input::Connected { peer: behind });
         net.cut.insert(behind);
-        if !in_reach {
+        if !connected {
+            net.give(leader, Input::Unreachable { peer: behind });
+        }
+        if !answers {
             net.run(11);
         }
         let has = net.members[&behind].state().applied.index;

@@ -221,15 +221,16 @@ impl Replica {
         self.effects.compact = Some(upto);
     }
 
-    /// How far the log may go if no follower in reach is to lack what it can still be given: one that is sent a state while
-    /// writes go on would be sent another and another. Not for ever: only while the log is small.
+    /// How far the log may go if no follower is to lack what it can still be given, as long as there is a connection to it
+    /// and it answers: one that is sent a state while writes go on would be sent another and another. Not for ever: only
+    /// while the log is small.
     fn held_back(&self) -> Option<LogPosition> {
         let log = self.raw.store();
         if !self.standing.leads || log.bytes() > LOG_HELD_BYTES_MAX {
             return None;
         }
-        let followers =
-            self.raw.raft.prs().iter().filter(|(id, _)| **id != self.config.id && self.in_reach(**id));
+        let there = |id: u64| id != self.config.id && self.connected.contains(&id) && self.in_reach(id);
+        let followers = self.raw.raft.prs().iter().filter(|(id, _)| there(**id));
         let lacking = followers.map(|(_, progress)| match progress.state {
             ProgressState::Snapshot => progress.pending_snapshot,
             ProgressState::Probe => progress.next_idx.saturating_sub(1),
