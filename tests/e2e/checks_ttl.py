@@ -222,7 +222,7 @@ def ttl_refresh(ctx):
     expect(answer.status == 200 and "ttl" not in answer.node, f"a TTL that was taken away: {answer.text}")
 
 
-# What follows the last heartbeat of a leader that ends is not known to have been under a leader: it does not count.
+# What follows the last heartbeat of a leader that is killed is not known to have been under a leader: it does not count.
 HEARTBEAT = 0.1
 
 
@@ -237,7 +237,8 @@ def ttl_through_changes_of_leader(ctx):
             stalled = metronome.end()
             text = f"{end} after {after:g} s: {late:.2f} s late, no leader for {leaderless:.2f} s"
             ctx.note(text)
-            if late <= leaderless + HEARTBEAT + ctx.expiry_lateness:
+            unknown = HEARTBEAT if end == "kill" else 0
+            if late <= leaderless + unknown + ctx.expiry_lateness:
                 break
             expect(stalled > ctx.expiry_lateness / 3, f"{text}; the machine stood still for {stalled:.3f} s at most")
         else:
