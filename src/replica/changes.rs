@@ -102,26 +102,26 @@ impl Replica {
                 self.give_votes();
                 return;
             };
-            let decision = self.decide(change);
-            match decision {
+            match self.decide(change) {
                 Decision::Wait => return,
                 Decision::HandOver => {
                     self.step_aside();
                     return;
                 }
-                Decision::Configure(_) | Decision::Entry | Decision::Refuse(_) => {}
-            }
-            let Some(mut batch) = self.changes.pop() else { return };
-            match decision {
                 Decision::Configure(configuration) => {
+                    let Some(batch) = self.changes.pop() else { return };
                     self.configure(*configuration, &batch);
                     return;
                 }
                 Decision::Refuse(refusal) => {
+                    let Some(mut batch) = self.changes.pop() else { return };
                     batch.requests[0].body = Some(Body::Refusal(refusal));
                     self.enqueue_plain(batch);
                 }
-                Decision::Entry | Decision::HandOver | Decision::Wait => self.enqueue_plain(batch),
+                Decision::Entry => {
+                    let Some(batch) = self.changes.pop() else { return };
+                    self.enqueue_plain(batch);
+                }
             }
         }
     }
