@@ -20,6 +20,7 @@ pub(super) fn alone(member: Member) -> Result<Member, StartError> {
     let own = identity.member_id;
     let Recovered { mut state, entries, hard_state, clock, base } = recovered;
     let others = |state: &crate::replica::State| state.members.keys().any(|id| *id != own);
+    let as_member = state.members.get(&own).cloned().unwrap_or_default();
     state.replay(&entries).map_err(StartError::Damaged)?;
     if !others(&state) && state.membership.voters == [own] {
         tracing::warn!("-force-new-cluster: this member is alone already; remove the flag");
@@ -27,9 +28,11 @@ pub(super) fn alone(member: Member) -> Result<Member, StartError> {
         return Ok(Member { identity, storage, recovered });
     }
     let gone: Vec<u64> = state.members.keys().copied().filter(|id| *id != own).collect();
-    let info = state.members.get(&own).cloned().unwrap_or_default();
+    // The last entries may have removed it: it is the one that is left all the same.
+    let info = state.members.get(&own).cloned().unwrap_or(as_member);
     state.members = Arc::new(BTreeMap::from([(own, info)]));
     state.removed.extend(&gone);
+    state.removed.remove(&own);
     state.membership = ConfState::from((vec![own], vec![]));
     let term = hard_state.term.max(state.applied.term) + 1;
     state.applied = LogPosition { index: state.applied.index + 1, term };

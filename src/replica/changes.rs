@@ -128,8 +128,7 @@ impl Replica {
 
     /// Raft passes over a change that comes while another is under way, without a word.
     fn may_configure(&self) -> bool {
-        let raft = &self.raw.raft;
-        self.clock.in_office() && raft.lead_transferee.is_none() && !raft.has_pending_conf()
+        self.clock.in_office() && self.may_propose() && !self.raw.raft.has_pending_conf()
     }
 
     fn configure(&mut self, mut configuration: ConfChangeV2, batch: &Batch) {
@@ -225,15 +224,25 @@ impl Replica {
             membership.learners.sort_unstable();
             self.raw.mut_store().set_membership(membership.clone());
             self.state.membership = membership;
-            self.membership_applied = true;
         }
-        let removed =
-            change.kind() == ChangeKind::Remove && change.member == self.config.id && result.is_ok();
         self.answer_change(Changed { session: batch.session, number: *number, result });
-        if removed {
-            self.leave();
-        }
         Ok(())
+    }
+
+    /// Whether this entry would remove this member. It is not applied here then: those who stay say so when they have
+    /// applied it (`Input::Removed`), and until then they may need this member's vote and log. Of two voters that become
+    /// one, the one that stays has to hear from the other that the change is committed.
+    pub(super) fn removes_this_member(&self, entry: &Entry) -> Result<bool, String> {
+        let (_, batch) = decode(entry)?;
+        let [Request { number, body: Some(Body::Change(change)) }] = &batch.requests[..] else {
+            return Ok(false);
+        };
+        if change.kind() != ChangeKind::Remove || change.member != self.config.id {
+            return Ok(false);
+        }
+        // It may be refused, or be there for the second time.
+        let applied = self.state.clone().configure(entry.index, &batch, *number, change);
+        Ok(matches!(applied, Some(Ok(_))))
     }
 
     pub(super) fn answer_change(&mut self, changed: Changed) {

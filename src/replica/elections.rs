@@ -10,7 +10,7 @@ impl Replica {
     pub(super) fn tick(&mut self, now: Duration) {
         // Raft panics when it is to campaign between taking a snapshot and having it on disk (`hup` slices the log from
         // `applied`, which the snapshot has cut off). A follower it is, for the moment, and nothing but time-outs count.
-        if self.may_campaign() {
+        if self.writes.may_campaign() {
             self.draw_election_timeout();
             self.raw.tick();
             self.campaign_early();
@@ -32,11 +32,6 @@ impl Replica {
         if self.clock.in_office() {
             self.send_beacon(now);
         }
-    }
-
-    /// Not between taking a snapshot and having it on disk, and not while raft believes more to be on disk than is.
-    pub(super) fn may_campaign(&self) -> bool {
-        self.installing.is_none() && self.presumed.is_none()
     }
 
     /// Draws a timeout anew whenever raft would, from our seed; raft reads it in `tick` only.

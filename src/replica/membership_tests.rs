@@ -1,177 +1,8 @@
-//! Members that talk to each other at once and in order, without a disk or a clock that could fail: what the rules say,
-//! not what luck brings, which is the simulator's.
+//! What changes of the membership do, and who may take part.
 
+use super::test_net::{LIMITS, Net, add, info};
 use super::*;
-use crate::store::{Command, HistoryLimits, Key};
-use raft::eraftpb::HardState;
-use std::collections::BTreeMap;
-
-const LIMITS: HistoryLimits = HistoryLimits { events: 100, bytes: 1 << 20 };
-const TICK: Duration = Duration::from_millis(100);
-
-pub(super) struct Net {
-    pub(super) members: BTreeMap<u64, Replica>,
-    pub(super) cut: BTreeSet<u64>,
-    /// Members with a full disk, and what waits for it.
-    pub(super) full: BTreeMap<u64, Vec<LogWrite>>,
-    pub(super) quota: u64,
-    now: Duration,
-    pub(super) replies: Vec<(u64, Reply)>,
-    left: BTreeSet<u64>,
-    strict: bool,
-    /// The commit index that each has on its disk.
-    committed: BTreeMap<u64, u64>,
-}
-
-impl Net {
-    fn founded(ids: impl Iterator<Item = u64> + Clone) -> Self {
-        Self::with_quota(ids, 0)
-    }
-
-    pub(super) fn with_quota(ids: impl Iterator<Item = u64> + Clone, quota: u64) -> Self {
-        let mut net = Self {
-            members: BTreeMap::new(),
-            cut: BTreeSet::new(),
-            full: BTreeMap::new(),
-            quota,
-            now: Duration::ZERO,
-            replies: vec![],
-            left: BTreeSet::new(),
-            strict: true,
-            committed: BTreeMap::new(),
-        };
-        let infos: BTreeMap<_, _> = ids.clone().map(|id| (id, info(id))).collect();
-        for id in ids {
-            let state = State::founding(7, infos.clone(), LIMITS);
-            let hard_state = HardState { term: 1, commit: 1, ..HardState::default() };
-            net.start(id, state, LogPosition::FOUNDING, hard_state);
-        }
-        net.run(40);
-        net
-    }
-
-    fn start(&mut self, id: u64, state: State, base: LogPosition, hard_state: HardState) {
-        let config = ReplicaConfig {
-            id,
-            session: id,
-            seed: id,
-            election_ticks: 10,
-            request_timeout: Duration::from_secs(7),
-            incarnation: id,
-            strict_reconfig: self.strict,
-            quota_bytes: self.quota,
-        };
-        let recovered = Recovered { state, base, entries: vec![], hard_state, clock: None };
-        self.members.insert(id, Replica::new(config, recovered, self.now).unwrap());
-    }
-
-    /// A member that was added and has nothing yet.
-    fn join(&mut self, id: u64) {
-        let members = self.members[&self.leader()].state().members.as_ref().clone();
-        self.start(id, State::joining(7, members, LIMITS), LogPosition::default(), HardState::default());
-    }
-
-    pub(super) fn run(&mut self, ticks: u32) {
-        for _ in 0..ticks {
-            self.now += TICK;
-            let ids: Vec<u64> = self.members.keys().copied().collect();
-            for id in &ids {
-                self.give(*id, Input::Tick);
-            }
-        }
-    }
-
-    pub(super) fn give(&mut self, id: u64, input: Input) {
-        let now = self.now;
-        let mut inputs = vec![(id, input)];
-        while !inputs.is_empty() {
-            let (to, input) = inputs.remove(0);
-            let Some(member) = self.members.get_mut(&to) else { continue };
-            member.step(now, input);
-            let effects = member.flush(now).unwrap();
-            self.replies.extend(effects.replies.into_iter().map(|reply| (to, reply)));
-            if effects.removed {
-                self.left.insert(to);
-            }
-            let reaches = |other: u64| !self.cut.contains(&to) && !self.cut.contains(&other);
-            let frame = |outgoing: Outgoing| Input::Frame {
-                from: to,
-                messages: outgoing.messages,
-                forwarded: outgoing.forwarded,
-                beacon: outgoing.beacon,
-            };
-            for (other, outgoing) in effects.send.into_iter().filter(|(other, _)| reaches(*other)) {
-                inputs.push((other, frame(outgoing)));
-            }
-            for write in effects.writes {
-                if let Some(hard_state) = &write.hard_state {
-                    self.committed.insert(to, hard_state.commit);
-                }
-                if let Some(waiting) = self.full.get_mut(&to) {
-                    waiting.push(write);
-                    inputs.push((to, Input::Stalled));
-                    continue;
-                }
-                inputs.push((to, Input::Persisted { number: write.number }));
-                for message in write.then_send.into_iter().filter(|message| reaches(message.to)) {
-                    let (other, messages) = (message.to, vec![message]);
-                    inputs.push((other, frame(Outgoing { messages, ..Outgoing::default() })));
-                }
-            }
-            for snapshot in effects.snapshots {
-                let ok = reaches(snapshot.to) && self.members.contains_key(&snapshot.to);
-                if ok {
-                    inputs.push((
-                        snapshot.to,
-                        Input::Snapshot { message: snapshot.message, state: snapshot.state },
-                    ));
-                }
-                inputs.push((to, Input::SnapshotSent { peer: snapshot.to, ok }));
-            }
-        }
-    }
-
-    pub(super) fn leader(&self) -> u64 {
-        let leads = |(id, member): (&u64, &Replica)| {
-            (member.standing().leads && !self.cut.contains(id)).then_some(*id)
-        };
-        self.members.iter().find_map(leads).expect("somebody leads")
-    }
-
-    fn change(&mut self, at: u64, change: MemberChange) -> Result<(u64, MemberInfo), ChangeError> {
-        self.replies.clear();
-        self.give(at, Input::Change { token: Token(99), change });
-        self.run(45);
-        let found = self.replies.iter().find_map(|(from, reply)| match reply {
-            Reply::Changed { token: Token(99), result } if *from == at => Some(result.clone()),
-            _ => None,
-        });
-        found.unwrap_or_else(|| panic!("no answer: {:?}", self.replies))
-    }
-
-    pub(super) fn write(&mut self, at: u64, value: &'static str) -> bool {
-        self.replies.clear();
-        let key = Key::parse(b"/k");
-        let command = Command::Set { key, value: value.into(), dir: false, ttl: None, refresh: false };
-        self.give(at, Input::Write { token: Token(98), command });
-        self.run(10);
-        self.replies
-            .iter()
-            .any(|(_, reply)| matches!(reply, Reply::Write { token: Token(98), result: Ok(_) }))
-    }
-
-    fn voters(&self) -> Vec<u64> {
-        self.members[&self.leader()].state().membership.voters.clone()
-    }
-}
-
-fn info(id: u64) -> MemberInfo {
-    MemberInfo { name: format!("m{id}"), peer_urls: vec![format!("http://m{id}:1")], ..MemberInfo::default() }
-}
-
-fn add(id: u64) -> MemberChange {
-    MemberChange::Add { id, peer_urls: vec![format!("http://m{id}:1")], standby: false }
-}
+use crate::store::{Command, Key};
 
 #[test]
 fn a_member_is_added_without_a_vote_and_gets_it_when_it_has_caught_up() {
@@ -242,23 +73,81 @@ fn the_log_is_not_cut_from_under_a_follower_that_is_in_reach_and_behind() {
 
 /// Else all of them, started again, could need a member for a quorum that the change made dispensable, and that is gone.
 #[test]
-fn that_a_change_is_committed_is_on_disk_soon_after_it_is_applied() {
+fn that_a_change_is_committed_is_on_disk_before_it_is_applied() {
     let mut net = Net::founded(1..=2);
     let at = net.leader();
     net.change(at, add(3)).unwrap();
     net.join(3);
+    net.run(2);
+    let changes_at = |net: &Net, id: u64| {
+        let log = net.members[&id].log_entries();
+        log.iter().filter(|entry| writes::changes_members(entry)).map(|entry| entry.index).max().unwrap()
+    };
     while net.voters().len() < 3 {
         net.run(1);
     }
     net.run(2);
     for (id, member) in &net.members {
-        let log = member.log_entries();
-        let changes =
-            log.iter().filter(|entry| entry.get_entry_type() != raft::eraftpb::EntryType::EntryNormal);
-        let last = changes.map(|entry| entry.index).max().unwrap();
+        let last = changes_at(&net, *id);
         assert!(member.state().applied.index >= last);
         assert!(net.committed[id] >= last, "{id} has {} of {last}", net.committed[id]);
     }
+    let gone = (1..=3).find(|id| *id != net.leader()).unwrap();
+    net.slow.extend(net.members.keys());
+    net.give(at, Input::Change { token: Token(99), change: MemberChange::Remove { id: gone } });
+    // Until then the disks were not asked; each writes what it was given at the next tick, after it has said more.
+    for _ in 0..20 {
+        net.run(1);
+        for (id, member) in &net.members {
+            let log = member.log_entries();
+            let applied = log.iter().filter(|entry| entry.index <= member.state().applied.index);
+            let change =
+                applied.filter(|entry| writes::changes_members(entry)).map(|entry| entry.index).max();
+            assert!(change.is_none_or(|change| change <= net.committed[id]), "{id} applied {change:?}");
+        }
+    }
+    assert_eq!(net.voters().len(), 2);
+}
+
+#[test]
+fn whoever_is_to_leave_stays_until_those_who_go_on_say_so() {
+    for (voters, leader_leaves) in [(2, false), (3, false), (3, true)] {
+        let mut net = Net::founded(1..=voters);
+        let at = net.leader();
+        let stays = (1..=voters).find(|id| *id != at).unwrap();
+        let (gone, asked) = if leader_leaves { (at, stays) } else { (stays, at) };
+        net.change(asked, MemberChange::Remove { id: gone }).unwrap();
+        assert!(!net.voters().contains(&gone));
+        assert!(net.left.is_empty(), "{:?}", net.left);
+        let known = &net.members[&gone].state().membership.voters;
+        assert_eq!(known.len() as u64, voters, "it would vote for one who has not heard that it is removed");
+        net.give(gone, Input::Removed);
+        assert!(net.left.contains(&gone));
+    }
+}
+
+/// It is elected, perhaps, for having what nobody else has.
+#[test]
+fn a_leader_whose_removal_is_in_its_log_hands_over() {
+    let mut net = Net::founded(1..=2);
+    let old = net.leader();
+    let new = 3 - old;
+    // The entry reaches the other, whose answer is lost with the leader.
+    let change = MemberChange::Remove { id: new };
+    net.silent.insert(new);
+    net.give(old, Input::Change { token: Token(99), change });
+    net.run(1);
+    net.cut.insert(old);
+    net.silent.clear();
+    let (now, raft) = (net.now, &mut net.members.get_mut(&new).unwrap().raw.raft);
+    raft.become_candidate();
+    raft.become_leader();
+    net.members.get_mut(&new).unwrap().note_standing(now);
+    net.cut.clear();
+    net.run(60);
+    assert_eq!(net.leader(), old);
+    assert_eq!(net.voters(), [old]);
+    assert!(net.write(old, "after"));
 }
 
 #[test]

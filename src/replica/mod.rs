@@ -41,7 +41,10 @@ mod sessions;
 mod setup;
 mod state;
 #[cfg(test)]
+mod test_net;
+#[cfg(test)]
 mod tests;
+mod writes;
 
 pub use effects::{Effects, Failure, Input, LogWrite, Outgoing, Reply, SnapshotToSend, Standing, Token};
 pub use membership::{ChangeError, MemberChange};
@@ -56,6 +59,7 @@ use changes::Changes;
 use clock::Clock;
 use log::MemLog;
 use pending::Pending;
+use raft::eraftpb::Entry;
 use raft::{RawNode, SnapshotStatus, StateRole};
 use rand::{RngExt as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -63,6 +67,7 @@ use reads::Reads;
 use room::Room;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
+use writes::Writes;
 
 /// An entry's data stays below this, unless one request alone is larger.
 const ENTRY_BYTES_MAX: usize = 1 << 20;
@@ -108,26 +113,13 @@ pub struct Replica {
     queue_bytes: usize,
     changes: Changes,
     announcements: Announcements,
-    /// A change of the membership was applied, and the disk does not say yet that it is committed.
-    membership_applied: bool,
+    /// The next entry to be applied removes this member: see `removes_this_member`.
+    leaving: bool,
     /// This member was removed from the cluster and takes no more part.
     removed: bool,
-    /// Number of the last log write that was handed out, and of the last that is on disk.
-    write_begun: u64,
-    write_done: u64,
-    /// Term that is known to be on disk.
-    durable_term: u64,
-    /// The terms in writes under way, by their numbers.
-    term_writes: Vec<(u64, u64)>,
-    /// The bytes of entries in writes under way, by their numbers, and their sum.
-    unwritten: VecDeque<(u64, u64)>,
-    unwritten_bytes: u64,
-    /// The disk is full.
-    disk_full: bool,
-    /// The last write that raft was told to be on disk before it is: see `stalled`.
-    presumed: Option<u64>,
-    /// A snapshot that is being made durable: its write's number, and its index.
-    installing: Option<(u64, u64)>,
+    writes: Writes,
+    /// Committed, and not applied yet: a change of the membership waits for the disk.
+    unapplied: VecDeque<Entry>,
     /// Whether an entry that expires what is due was proposed and is not applied yet.
     expiry_proposed: bool,
     rng: ChaCha8Rng,
@@ -184,7 +176,7 @@ impl Replica {
             pre_vote: true,
             ..raft::Config::default()
         };
-        let durable_term = hard_state.term;
+        let writes = Writes::new(&hard_state);
         let log = MemLog::new(base, entries, hard_state, state.applied, state.membership.clone());
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raw = RawNode::new(&raft_config, log, &logger).map_err(|e| e.to_string())?;
@@ -206,17 +198,10 @@ impl Replica {
             queue_bytes: 0,
             changes: Changes::default(),
             announcements: Announcements::default(),
-            membership_applied: false,
+            leaving: false,
             removed: false,
-            write_begun: 0,
-            write_done: 0,
-            durable_term,
-            term_writes: Vec::new(),
-            unwritten: VecDeque::new(),
-            unwritten_bytes: 0,
-            disk_full: false,
-            presumed: None,
-            installing: None,
+            writes,
+            unapplied: VecDeque::new(),
             expiry_proposed: false,
             rng,
             election: Election {
@@ -333,8 +318,13 @@ impl Replica {
         }
         self.reads.give_up_lost(now);
         // Proposing makes raft ready, and being ready may make a new leader, who proposes: until nothing is left.
+        // A change of the membership may have waited for the disk.
+        self.apply(now)?;
         loop {
             self.note_standing(now);
+            if self.leaving && self.raw.raft.lead_transferee.is_none() {
+                self.step_aside();
+            }
             self.route(now);
             self.propose_changes();
             self.propose(now);
@@ -348,10 +338,6 @@ impl Replica {
                 break;
             }
             self.ready(now)?;
-            if self.removed {
-                // It led, perhaps, when it applied its own removal; it does not any more.
-                return Ok(std::mem::take(&mut self.effects));
-            }
         }
         let effects = &mut self.effects;
         self.reads.take_ready(self.state.applied.index, |token| effects.replies.push(Reply::Read { token }));
@@ -362,8 +348,7 @@ impl Replica {
 
     /// Never an hour that has struck already: the caller would come back at once, and again.
     fn wake_at(&self) -> Option<Duration> {
-        let can_propose =
-            !self.expiry_proposed && self.raw.raft.lead_transferee.is_none() && !self.too_much_uncommitted();
+        let can_propose = !self.expiry_proposed && self.may_propose() && !self.too_much_uncommitted();
         let expiry = match self.state.store.next_deadline() {
             Some(deadline) if can_propose => self.clock.when(deadline.plus(1)),
             _ => None,

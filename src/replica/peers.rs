@@ -1,6 +1,6 @@
 //! What peers say, taken with care: nothing that comes over a socket may make raft panic.
 
-use super::{Replica, State, UNWRITTEN_BYTES_MAX};
+use super::{Replica, State};
 use crate::proto::command::Batch;
 use crate::proto::peer::Beacon;
 use crate::store::ClusterTime;
@@ -26,9 +26,8 @@ impl Replica {
             let kind = message.get_msg_type();
             let foreign = message.from != from || message.to != self.config.id;
             // Dropped as if it were lost: the log in memory must not grow while the disk stands still.
-            let too_much = kind == MessageType::MsgAppend
-                && !message.entries.is_empty()
-                && self.unwritten_bytes >= UNWRITTEN_BYTES_MAX;
+            let too_much =
+                kind == MessageType::MsgAppend && !message.entries.is_empty() && self.writes.too_many();
             if foreign
                 || too_much
                 || matches!(kind, MessageType::MsgSnapshot | MessageType::MsgPropose)
@@ -105,7 +104,7 @@ impl Replica {
             }
             MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => message.entries.len() == 1,
             // To campaign while a snapshot is not on disk yet is more than raft can do; see `tick`.
-            MessageType::MsgTimeoutNow => self.may_campaign(),
+            MessageType::MsgTimeoutNow => self.writes.may_campaign(),
             _ => true,
         }
     }

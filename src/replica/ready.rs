@@ -1,8 +1,9 @@
 //! Raft's `Ready`: what it wants written, sent and applied, in its order.
 
+use super::writes::changes_members;
 use super::{LogPosition, LogWrite, Replica, Reply, SnapshotToSend, State, state};
-use raft::eraftpb::{Entry, EntryType, Message, MessageType};
-use raft::{GetEntriesContext, ProgressState, StateRole, Storage as _};
+use raft::eraftpb::{Entry, Message, MessageType};
+use raft::{GetEntriesContext, ProgressState, Storage as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +22,8 @@ impl Replica {
         // The commit index alone is not worth a write: a restarted member learns it again. But it goes with every write of
         // entries, changed or not: an entry that changes the membership says by being there that the change before it is
         // committed, and a member that forgets that would campaign by a membership two changes old, whose majority need
-        // not meet that of the present one. And it is written when a change was applied: if all forgot that it is
-        // committed, the majority of before it, one of whom may be gone for good by then, would be needed once more.
-        let sync = must_sync || std::mem::take(&mut self.membership_applied);
+        // not meet that of the present one. And it is written before a change is applied: see `may_apply`.
+        let sync = must_sync || ready.committed_entries().iter().any(changes_members);
         let hard_state = (install.is_some() || sync).then(|| self.raw.raft.hard_state());
         if let Some(hard_state) = ready.hs() {
             self.raw.mut_store().set_hard_state(hard_state.clone());
@@ -38,81 +38,15 @@ impl Replica {
         let committed = ready.take_committed_entries();
         self.raw.advance_append_async(ready);
         self.log_write(LogWrite { number, install, entries, hard_state, sync, then_send });
-        self.apply(committed, now)
-    }
-
-    /// Hands a write to the log, or, when there is nothing in it and nothing before it, is done with it at once.
-    pub(super) fn log_write(&mut self, write: LogWrite) {
-        let empty = write.entries.is_empty() && write.hard_state.is_none() && write.install.is_none();
-        if empty && self.write_begun == self.write_done {
-            self.raw.on_persist_ready(write.number);
-            let messages = write.then_send;
-            self.send(messages);
-            return;
-        }
-        if empty && write.then_send.is_empty() {
-            return; // the next write that is persisted says it of this one too
-        }
-        if let Some(state) = &write.install {
-            self.installing = Some((write.number, state.applied.index));
-        }
-        if let Some(hard_state) = &write.hard_state {
-            self.term_writes.push((write.number, hard_state.term));
-        }
-        let bytes = write.entries.iter().map(|entry| entry.data.len() as u64).sum();
-        self.unwritten.push_back((write.number, bytes));
-        self.unwritten_bytes += bytes;
-        self.write_begun = write.number;
-        self.effects.writes.push(write);
-        self.presume_written();
-    }
-
-    /// A follower whose disk is full goes on applying what a quorum has on disk, so that its clients go on reading. Raft
-    /// applies only what it believes to be on this member's disk too, so it is told that; nothing that the member says
-    /// to others depends on it, since that is kept back until it is true. A leader would count its own disk for a
-    /// quorum, so this one must not become one until then (`may_campaign`).
-    pub(super) fn stalled(&mut self) {
-        self.disk_full = true;
-        self.presume_written();
-    }
-
-    fn presume_written(&mut self) {
-        let follows = self.raw.raft.state == StateRole::Follower;
-        if self.disk_full && follows && self.installing.is_none() && self.write_begun > self.write_done {
-            self.presumed = Some(self.write_begun);
-            self.raw.on_persist_ready(self.write_begun);
-        }
-    }
-
-    pub(super) fn persisted(&mut self, number: u64) {
-        self.write_done = self.write_done.max(number);
-        let durable = &mut self.durable_term;
-        self.term_writes.retain(|(write, term)| {
-            if *write <= number {
-                *durable = (*durable).max(*term);
-            }
-            *write > number
-        });
-        while self.unwritten.front().is_some_and(|(write, _)| *write <= number) {
-            self.unwritten_bytes -= self.unwritten.pop_front().map_or(0, |(_, bytes)| bytes);
-        }
-        self.disk_full = false;
-        self.presumed = self.presumed.filter(|presumed| *presumed > number);
-        self.raw.on_persist_ready(number);
-        if let Some((write, index)) = self.installing
-            && write <= number
-        {
-            self.installing = None;
-            // Raft counts a snapshot as applied only once it is on disk; by then more may be.
-            self.raw.advance_apply_to(index.max(self.raw.raft.raft_log.applied));
-        }
+        self.unapplied.extend(committed);
+        self.apply(now)
     }
 
     /// A follower's answers wait for its disk, but not those that promise nothing beyond a term that is on disk
     /// already: heartbeats and reads never wait for an fsync.
     pub(super) fn send_what_needs_no_disk(&mut self, messages: Vec<Message>) -> Vec<Message> {
         let term = self.raw.raft.term;
-        if self.durable_term != term {
+        if self.writes.durable_term() != term {
             return messages;
         }
         let (now, later): (Vec<_>, Vec<_>) = messages.into_iter().partition(|message| {
@@ -154,6 +88,8 @@ impl Replica {
         };
         let seen = self.state.store.index();
         self.state = *state.clone();
+        self.unapplied.clear();
+        self.leaving = false;
         self.clock.hear(state.applied.term, state.time, now);
         self.raw.mut_store().reset(state.applied, state.membership.clone());
         let history = self.state.store.history();
@@ -169,26 +105,34 @@ impl Replica {
         Ok(state)
     }
 
-    pub(super) fn apply(&mut self, entries: Vec<Entry>, now: Duration) -> Result<(), String> {
-        let Some(last) = entries.last().map(|e| e.index) else { return Ok(()) };
-        for entry in entries {
-            match entry.get_entry_type() {
-                EntryType::EntryNormal => {
-                    let done = self.state.apply(&entry)?;
-                    if !entry.data.is_empty() {
-                        self.expiry_proposed = false;
-                        self.clock.hear(entry.term, self.state.time, now);
-                    }
-                    self.answer(done);
+    /// Applies what is committed, up to a change of the membership that has to wait.
+    pub(super) fn apply(&mut self, now: Duration) -> Result<(), String> {
+        let before = self.state.applied;
+        while !self.leaving
+            && let Some(entry) = self.unapplied.pop_front()
+        {
+            if changes_members(&entry) {
+                self.leaving = self.removes_this_member(&entry)?;
+                if self.leaving || !self.writes.may_apply(entry.index) {
+                    self.unapplied.push_front(entry);
+                    break;
                 }
-                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
-                    self.change_membership(&entry)?;
+                self.change_membership(&entry)?;
+            } else {
+                let done = self.state.apply(&entry)?;
+                if !entry.data.is_empty() {
+                    self.expiry_proposed = false;
+                    self.clock.hear(entry.term, self.state.time, now);
                 }
+                self.answer(done);
             }
         }
-        self.effects.publish = true;
-        self.raw.mut_store().set_applied(self.state.applied);
-        self.raw.advance_apply_to(last);
+        let applied = self.state.applied;
+        if applied != before {
+            self.effects.publish = true;
+            self.raw.mut_store().set_applied(applied);
+            self.raw.advance_apply_to(applied.index);
+        }
         Ok(())
     }
 

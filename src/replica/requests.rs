@@ -20,6 +20,11 @@ impl Replica {
         }
     }
 
+    /// Whether it may, if it is the leader.
+    pub(super) fn may_propose(&self) -> bool {
+        !self.leaving && self.raw.raft.lead_transferee.is_none()
+    }
+
     pub(super) fn too_much_uncommitted(&self) -> bool {
         self.raw.raft.uncommitted_size() >= UNCOMMITTED_BYTES_MAX
     }
@@ -48,13 +53,13 @@ impl Replica {
 
     /// Proposes what has gathered as one entry, unless the disk is busy with the last: then more gathers.
     pub(super) fn propose(&mut self, now: Duration) {
-        if !self.clock.in_office() || self.raw.raft.lead_transferee.is_some() || self.too_much_uncommitted() {
+        if !self.clock.in_office() || !self.may_propose() || self.too_much_uncommitted() {
             return;
         }
         let time = self.clock.stamp(now);
         let due =
             !self.expiry_proposed && self.state.store.next_deadline().is_some_and(|deadline| deadline < time);
-        let disk_busy = self.write_begun > self.write_done;
+        let disk_busy = self.writes.under_way();
         if disk_busy && self.queue_bytes < ENTRY_BYTES_MAX && !due {
             return;
         }

@@ -1,6 +1,6 @@
 //! What members do without room: rules, on members that talk at once.
 
-use super::membership_tests::Net;
+use super::test_net::Net;
 use super::*;
 use crate::store::{Command, Key};
 use bytes::Bytes;

@@ -380,7 +380,8 @@ class Context:
     def expect_refusal(self, member, pattern, timeout=20.0, one_line=True):
         """It ends by itself, with code 1 or 2, and says why in its last line, without a trace of a crash.
 
-        `one_line`: that is all it says, but for log lines that say what it does.
+        `one_line`: that is all it says, but for log lines that say what it does. Else it may say so earlier: what was under way
+        when it stopped is logged until the end.
         """
         code = member.wait_for_exit(timeout)
         output = member.output()
@@ -388,6 +389,7 @@ class Context:
         expect(code in (1, 2), f"{member.name}: exit code {code}, not 1 or 2; it printed {output!r}")
         expect("panicked" not in output and "backtrace" not in output, f"{member.name} panicked: {output!r}")
         expect(lines, f"{member.name} ended with {code} and said nothing")
-        expect(re.search(pattern, lines[-1], re.IGNORECASE), f"{member.name}: last line {lines[-1]!r} does not match {pattern!r}")
+        where = lines[-1:] if one_line else lines
+        expect(any(re.search(pattern, line, re.IGNORECASE) for line in where), f"{member.name}: {where!r} does not match {pattern!r}")
         errors = [line for line in lines if not LOG_LINE.match(line)]
         expect(not one_line or len(errors) == 1, f"{member.name}: more than one line of error: {output!r}")
