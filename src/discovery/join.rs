@@ -59,6 +59,7 @@ pub(super) async fn join_patiently(
             Standing::Absent => match service.register(me.id, &value).await? {
                 Found::Node(node, _) => {
                     tracing::info!(%url, size, %value, "discovery: registered as {:x}", me.id);
+                    crash_point!("discover.registered");
                     service.confirm(me.id, node.created).await;
                 }
                 // Made since the registry was read: by an earlier attempt whose answer got lost, or by another
@@ -77,6 +78,7 @@ pub(super) async fn join_patiently(
             }
             Standing::Found(members) => {
                 tracing::info!(%url, size, "discovery: the cluster is complete");
+                crash_point!("discover.found");
                 return Ok(FoundCluster { members, size, token: request.url.clone() });
             }
         }

@@ -110,7 +110,10 @@ pub(super) async fn standby(
         let mut failure = "the discovery service names no usable peer URL".to_owned();
         for url in &peers {
             match ask_in(&client, url, own_urls).await {
-                Ok(()) => return added(name, own_urls, &peers).await,
+                Ok(()) => {
+                    crash_point!("stand-by.asked");
+                    return added(name, own_urls, &peers).await;
+                }
                 Err(reason) => failure = reason,
             }
         }

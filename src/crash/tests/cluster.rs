@@ -37,6 +37,8 @@ pub struct Cluster {
     pub slots: Vec<Slot>,
     /// Which of them are members now.
     pub members: Vec<usize>,
+    /// The URL by which they find each other; without one they are told.
+    pub discovery: Option<String>,
     scratch: TempDir,
     pub load: Option<Load>,
     pub crashes: u64,
@@ -55,7 +57,7 @@ impl Cluster {
             Slot { client_port: free_port(), peer_url, dir, joins: false, process: None }
         };
         let slots = (0..SLOTS).map(slot).collect();
-        Self { slots, members: vec![0, 1, 2], scratch, load: None, crashes: 0, turn: 0 }
+        Self { slots, members: vec![0, 1, 2], discovery: None, scratch, load: None, crashes: 0, turn: 0 }
     }
 
     /// The place that is not in the cluster.
@@ -75,14 +77,18 @@ impl Cluster {
             format!("--advertise-client-urls={url}"),
             format!("--listen-peer-urls={}", slot.peer_url),
             format!("--initial-advertise-peer-urls={}", slot.peer_url),
-            format!("--initial-cluster={}", initial.collect::<Vec<_>>().join(",")),
-            format!("--initial-cluster-state={}", if slot.joins { "existing" } else { "new" }),
             "--heartbeat-interval=50".to_owned(),
             "--election-timeout=500".to_owned(),
             // Checkpoints and compaction several times a second.
             "--snapshot-count=50".to_owned(),
             "--history-bytes=200000".to_owned(),
         ];
+        if let Some(url) = &self.discovery {
+            lines.push(format!("--discovery={url}"));
+        } else {
+            lines.push(format!("--initial-cluster={}", initial.collect::<Vec<_>>().join(",")));
+            lines.push(format!("--initial-cluster-state={}", if slot.joins { "existing" } else { "new" }));
+        }
         lines.extend(extra.iter().map(ToString::to_string));
         lines.join("\n")
     }

@@ -35,6 +35,7 @@ fn a_member_recovers_from_a_crash_at_every_point() {
         scene("coming and going", &mut |cluster| scenes::come_and_go(cluster, whose));
         scene("leaving", &mut |cluster| scenes::leave(cluster, whose));
     }
+    scene("discovering", &mut scenes::discover);
     scene("stopping", &mut scenes::stop);
     scene("going on alone", &mut scenes::go_on_alone);
     let acknowledged = cluster.load.take().map_or(0, load::Load::stop);

@@ -1,8 +1,8 @@
 //! Every crash point, and where a member is crashed at it.
 
 use super::scenes::Scene::{
-    self, Adding, Alone, Behind, Founding, Joining, Leaving, Promoting, Recovering, Removing, Stopping,
-    Writing,
+    self, Adding, Alone, Behind, Discovering, Founding, Joining, Leaving, Promoting, Recovering, Removing,
+    StandingBy, Stopping, Writing,
 };
 use super::scenes::Whose::{Another, Leader};
 
@@ -29,10 +29,13 @@ pub const POINTS: &[(&str, &[Scene])] = &[
     ("compact.done", &[Writing(Leader), Writing(Another)]),
     // Founding and joining.
     ("join.found", &[Joining]),
-    ("begin.noted", &[Founding, Joining]),
-    ("begin.checkpointed", &[Founding, Joining]),
-    ("begin.reset", &[Founding, Joining]),
-    ("begin.identified", &[Founding, Joining]),
+    ("discover.registered", &[Discovering]),
+    ("discover.found", &[Discovering]),
+    ("stand-by.asked", &[StandingBy]),
+    ("begin.noted", &[Founding, Joining, Discovering, StandingBy]),
+    ("begin.checkpointed", &[Founding, Joining, Discovering, StandingBy]),
+    ("begin.reset", &[Founding, Joining, Discovering, StandingBy]),
+    ("begin.identified", &[Founding, Joining, Discovering, StandingBy]),
     // A snapshot, sent, received and installed.
     ("snapshot.begun", &[Behind(Leader)]),
     ("snapshot.sending", &[Behind(Leader)]),

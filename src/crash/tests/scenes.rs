@@ -40,10 +40,15 @@ pub enum Scene {
     Stopping,
     /// The last one goes on by itself.
     Alone,
+    /// One of those who find each other by a discovery URL, from point to point.
+    Discovering,
+    /// One who comes to that URL when the cluster is full.
+    StandingBy,
 }
 
 use Scene::{
-    Adding, Alone, Behind, Founding, Joining, Leaving, Promoting, Recovering, Removing, Stopping, Writing,
+    Adding, Alone, Behind, Discovering, Founding, Joining, Leaving, Promoting, Recovering, Removing,
+    StandingBy, Stopping, Writing,
 };
 use Whose::{Another, Leader};
 
@@ -268,6 +273,40 @@ pub fn stop(cluster: &mut Cluster) {
         cluster.start(victim, &[]);
         cluster.check(point);
     }
+}
+
+/// Another cluster, which finds itself by way of this one.
+pub fn discover(service: &mut Cluster) {
+    let at = service.members[0];
+    let port = service.slots[at].client_port;
+    let mut connection = Connection::new(port, Duration::from_secs(5));
+    service.until(at, "a token", |_| {
+        let answer = connection.put("/v2/keys/discovery/crashes/_config/size", "3").ok()?;
+        matches!(answer.status, 200 | 201).then_some(())
+    });
+    let mut cluster = Cluster::new();
+    cluster.discovery = Some(format!("http://127.0.0.1:{port}/v2/keys/discovery/crashes"));
+    (1..3).for_each(|at| cluster.start(at, &[]));
+    for point in points(Discovering) {
+        cluster.arm(0, point);
+        cluster.start(0, &[]);
+        cluster.await_crash(0, point, |_| {});
+    }
+    cluster.start(0, &[]);
+    cluster.check("finding each other");
+    let extra = cluster.vacant();
+    for point in points(StandingBy) {
+        cluster.arm(extra, point);
+        cluster.start(extra, &[]);
+        cluster.await_crash(extra, point, |_| {});
+    }
+    cluster.start(extra, &[]);
+    cluster.members.push(extra);
+    cluster.check("standing by");
+    let listed = cluster.get(extra, "/v2/members").expect("it lists the members").body;
+    let learners = listed["members"].as_array().unwrap().iter().filter(|m| m["isLearner"] == true).count();
+    assert_eq!((listed["members"].as_array().unwrap().len(), learners), (4, 1), "{listed}");
+    service.crashes += cluster.crashes;
 }
 
 /// All but one are gone for good. The one has all that was acknowledged, as its state was that of the others.
