@@ -38,6 +38,7 @@ mod traffic;
 mod view;
 mod waiters;
 mod watch;
+mod watch_queue;
 mod wire;
 
 pub use backend::Handle;

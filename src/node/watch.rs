@@ -13,6 +13,7 @@
 //! the lock, and then looks at the published state, while the driver publishes first and then looks at the count, and
 //! under the lock at who is there, so one of the two sees the other.
 
+use super::watch_queue::{self, Queue, Sender};
 use crate::http::backend::{ClockReading, Notice, View, Watch, WatchItem, WatchRequest};
 use crate::store::{ErrorCode, Event, Key, Outcome, StoreError, WatcherHub, WatcherId};
 use arc_swap::ArcSwap;
@@ -20,10 +21,6 @@ use crossbeam_channel::Receiver;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use tokio::sync::mpsc;
-
-/// Events that may wait for a live watcher before it has to read them from the history.
-const QUEUE_EVENTS: usize = 32;
 
 /// How much history is searched before other tasks get their turn.
 const SCAN_EVENTS: u64 = 2_000;
@@ -39,7 +36,7 @@ pub(super) struct News {
 }
 
 struct Slot {
-    queue: mpsc::Sender<Arc<Notice>>,
+    queue: Sender,
     /// The first index that it has not seen.
     from: u64,
 }
@@ -133,7 +130,7 @@ impl Watches {
         if live.slots.is_empty() {
             return;
         }
-        let mut overflowed = Vec::new();
+        let mut done = Vec::new();
         for outcome in outcomes {
             let mut notice = None;
             let slots = &live.slots;
@@ -142,13 +139,15 @@ impl Watches {
                     return;
                 };
                 let notice = notice.get_or_insert_with(|| make_notice(&outcome.event, clock));
-                if slot.queue.try_send(Arc::clone(notice)).is_err() {
-                    overflowed.push(id);
+                if !slot.queue.send_on(notice) {
+                    done.push(id);
                 }
             });
-            for id in overflowed.drain(..) {
+            for id in done.drain(..) {
                 live.hub.remove(id);
-                live.slots.remove(&id);
+                if let (Some(slot), Some(notice)) = (live.slots.remove(&id), &notice) {
+                    slot.queue.send_last(notice);
+                }
             }
         }
         self.set_count(live.slots.len());
@@ -201,7 +200,7 @@ impl Watches {
     }
 
     /// Registers a watcher that has seen everything below `next`, unless there is more for it to read already.
-    fn register(&self, key: &Key, recursive: bool, next: u64) -> Registration {
+    fn register(&self, key: &Key, recursive: bool, once: bool, next: u64) -> Registration {
         let live = &mut *self.live();
         if live.closed {
             return Registration::Closed;
@@ -215,10 +214,10 @@ impl Watches {
         if live.slots.is_empty() {
             live.told = live.told.max(published); // it concerned nobody
         }
-        let (queue, receiver) = mpsc::channel(QUEUE_EVENTS);
+        let (sender, queue) = watch_queue::channel(once);
         let id = live.hub.insert(key.clone(), recursive);
-        live.slots.insert(id, Slot { queue, from: next });
-        Registration::Live(id, receiver)
+        live.slots.insert(id, Slot { queue: sender, from: next });
+        Registration::Live(id, queue)
     }
 
     fn unregister(&self, id: WatcherId) {
@@ -234,14 +233,14 @@ fn make_notice(event: &Arc<Event>, clock: ClockReading) -> Arc<Notice> {
 }
 
 enum Registration {
-    Live(WatcherId, mpsc::Receiver<Arc<Notice>>),
+    Live(WatcherId, Queue),
     MoreToRead,
     Closed,
 }
 
 enum Mode {
     History,
-    Live(WatcherId, mpsc::Receiver<Arc<Notice>>),
+    Live(WatcherId, Queue),
     Over,
 }
 
@@ -288,6 +287,10 @@ impl NodeWatch {
         Scanned::Nothing
     }
 
+    fn register(&self) -> Registration {
+        self.watches.register(&self.key, self.recursive, !self.stream, self.next)
+    }
+
     /// etcd's rule: events from before the watch are told even if they are hidden from it, later ones are not.
     fn wants(&self, event: &Event) -> bool {
         let past = event.index <= self.registered_index;
@@ -331,7 +334,12 @@ impl Watch for NodeWatch {
             match &mut self.mode {
                 Mode::Over => return None,
                 Mode::Live(_, queue) => match queue.recv().await {
-                    Some(notice) => return Some(self.found(notice)),
+                    Some(notice) => {
+                        if !self.stream {
+                            self.mode = Mode::Over; // it was taken off as it was told
+                        }
+                        return Some(self.found(notice));
+                    }
                     // It fell behind, or the hub was closed: the history knows.
                     None => self.mode = Mode::History,
                 },
@@ -342,7 +350,7 @@ impl Watch for NodeWatch {
                         self.finish();
                         return Some(WatchItem::Lagged { delivered: self.next - 1 });
                     }
-                    Scanned::CaughtUp => match self.watches.register(&self.key, self.recursive, self.next) {
+                    Scanned::CaughtUp => match self.register() {
                         Registration::Live(id, queue) => self.mode = Mode::Live(id, queue),
                         Registration::MoreToRead => {}
                         Registration::Closed => self.finish(),
