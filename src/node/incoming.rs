@@ -1,13 +1,16 @@
 //! A leader's state on its way to the core: gathered in the data directory, and put together when all of it is there.
 //!
-//! The only state that is in memory besides the present one is the one that it makes, and only one is made at a time.
+//! The only state that is in memory besides the present one is the one that it makes, and only one is made at a time. The two
+//! share every key and event that is the same in both, so what it adds is what this member lacks, and a few words for each key.
 
 use super::driver::DriverInput;
 use super::wire::decode;
+use crate::http::backend::View;
 use crate::replica::{Input, State};
 use crate::storage::{DataDir, Spool};
-use crate::store::HistoryLimits;
+use crate::store::{HistoryLimits, Store};
 use crate::transport::Gathering;
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::mpsc;
@@ -18,6 +21,8 @@ pub(super) struct Entrance {
     data_dir: Weak<DataDir>,
     driver: mpsc::Sender<DriverInput>,
     limits: HistoryLimits,
+    /// What this member has.
+    view: Arc<ArcSwap<View>>,
     /// What is left of the disk to the log.
     reserve_bytes: u64,
     /// Held while a state is made.
@@ -29,17 +34,18 @@ impl Entrance {
         data_dir: &Arc<DataDir>,
         driver: mpsc::Sender<DriverInput>,
         limits: HistoryLimits,
+        view: Arc<ArcSwap<View>>,
         reserve_bytes: u64,
     ) -> Self {
         let (data_dir, making) = (Arc::downgrade(data_dir), Arc::default());
-        Self { data_dir, driver, limits, reserve_bytes, making }
+        Self { data_dir, driver, limits, view, reserve_bytes, making }
     }
 
     pub(super) fn open(&self) -> Result<Incoming, String> {
         let data_dir = self.data_dir.upgrade().ok_or("the member is stopping")?;
         let spool = data_dir.spool(rand::random(), self.reserve_bytes).map_err(|error| error.to_string())?;
-        let (driver, limits, making) = (self.driver.clone(), self.limits, Arc::clone(&self.making));
-        Ok(Incoming { spool, driver, limits, making })
+        let (driver, limits, view) = (self.driver.clone(), self.limits, Arc::clone(&self.view));
+        Ok(Incoming { spool, driver, limits, view, making: Arc::clone(&self.making) })
     }
 }
 
@@ -48,6 +54,7 @@ pub(super) struct Incoming {
     spool: Spool,
     driver: mpsc::Sender<DriverInput>,
     limits: HistoryLimits,
+    view: Arc<ArcSwap<View>>,
     making: Arc<Mutex<()>>,
 }
 
@@ -57,11 +64,11 @@ impl Gathering for Incoming {
     }
 
     fn complete(self: Box<Self>, from: u64, raft: Bytes) -> Result<(), String> {
-        let Self { spool, driver, limits, making } = *self;
+        let Self { spool, driver, limits, view, making } = *self;
         let message = decode(&raft).filter(|message| message.from == from);
         let message = message.ok_or("its announcement cannot be decoded, or is another member's")?;
         let one_at_a_time = making.lock().unwrap_or_else(PoisonError::into_inner);
-        let made = make(spool, limits);
+        let made = make(spool, limits, view.load().store.clone());
         drop(one_at_a_time);
         let state = made.inspect_err(|error| {
             tracing::error!(peer = format_args!("{from:x}"), error, "a snapshot is not usable; dropped");
@@ -71,7 +78,7 @@ impl Gathering for Incoming {
     }
 }
 
-fn make(spool: Spool, limits: HistoryLimits) -> Result<State, String> {
+fn make(spool: Spool, limits: HistoryLimits, known: Store) -> Result<State, String> {
     let records = spool.read().map_err(|error| error.to_string())?;
-    State::from_stream(records.map(|record| record.map_err(|error| error.to_string())), limits)
+    State::from_stream(records.map(|record| record.map_err(|error| error.to_string())), limits, Some(known))
 }

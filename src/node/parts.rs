@@ -106,7 +106,8 @@ impl Parts {
         // What is written in the background leaves this much to the log.
         let reserve_bytes = space.figures().1 / 2;
         storage.checkpoints.set_reserve_bytes(reserve_bytes);
-        let entrance = Entrance::new(data_dir, driver_in.clone(), bootstrap::limits(config), reserve_bytes);
+        let limits = bootstrap::limits(config);
+        let entrance = Entrance::new(data_dir, driver_in.clone(), limits, Arc::clone(&view), reserve_bytes);
         let (ended_in, ended) = watch::channel(None);
         let checkpoints = Arc::new(storage.checkpoints);
         let disk_stats = Arc::new(DiskStats::default());

@@ -62,23 +62,24 @@ impl State {
     /// # Errors
     /// What is wrong with the records.
     pub fn from_records(records: &[Record], limits: HistoryLimits) -> Result<Self, String> {
-        Self::from_stream(records.iter().map(Ok), limits)
+        Self::from_stream(records.iter().map(Ok), limits, None)
     }
 
-    /// Rebuilds a state from records as they come; they are not kept.
+    /// Rebuilds a state from records as they come; they are not kept. What is the same in a `known` store is shared with it.
     ///
     /// # Errors
     /// What is wrong with the records, or the first error among them.
     pub fn from_stream<R: Borrow<Record>>(
         records: impl IntoIterator<Item = Result<R, String>>,
         limits: HistoryLimits,
+        known: Option<Store>,
     ) -> Result<Self, String> {
         let mut records = records.into_iter();
         let first = records.next().transpose()?;
         let Some(Body::Head(head)) = first.as_ref().and_then(|record| record.borrow().body.as_ref()) else {
             return Err("the first record is not a head".into());
         };
-        let mut store = StoreBuilder::new(limits, head.store_index, head.digest);
+        let mut store = StoreBuilder::new(limits, head.store_index, head.digest).sharing(known);
         // All of them, also those that are cut from the history: later ones refer to them.
         let mut events = Vec::new();
         for record in records {
@@ -90,7 +91,7 @@ impl State {
                 }
                 Some(Body::History(page)) => {
                     for event in &page.events {
-                        let event = Arc::new(event_from(event, &events, &store)?);
+                        let event = store.share_event(event_from(event, &events, &store)?);
                         store.add_event(Arc::clone(&event))?;
                         events.push(event);
                     }

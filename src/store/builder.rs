@@ -13,13 +13,30 @@ pub struct StoreBuilder {
     nodes: Keyspace,
     last: Key,
     history: Option<EventHistory>,
+    /// What is the same in this one is shared with it.
+    known: Option<Store>,
 }
 
 impl StoreBuilder {
     /// For a store of this index and digest. A history beyond the limits will be cut to them.
     #[must_use]
     pub fn new(limits: HistoryLimits, index: u64, digest: u64) -> Self {
-        Self { limits, index, digest, nodes: Keyspace::default(), last: Key::root(), history: None }
+        Self {
+            limits,
+            index,
+            digest,
+            nodes: Keyspace::default(),
+            last: Key::root(),
+            history: None,
+            known: None,
+        }
+    }
+
+    /// Shares with another store what is the same there: a member that lags behind need not hold twice what it has.
+    #[must_use]
+    pub fn sharing(mut self, known: Option<Store>) -> Self {
+        self.known = known;
+        self
     }
 
     /// Adds a copy of the next node.
@@ -43,9 +60,11 @@ impl StoreBuilder {
         if !parent.is_root() && !self.node(&parent).is_some_and(|parent| parent.dir) {
             return Err(format!("node {key} is not in a directory"));
         }
-        let node = node.compact();
+        let known =
+            self.known.as_ref().and_then(|known| known.nodes.get(key)).filter(|known| ***known == *node);
+        let node = known.map_or_else(|| Arc::new(node.compact()), Arc::clone);
         self.last = node.key.clone();
-        self.nodes.put(Arc::new(node));
+        self.nodes.put(node);
         Ok(())
     }
 
@@ -53,6 +72,13 @@ impl StoreBuilder {
     #[must_use]
     pub fn node(&self, key: &Key) -> Option<&Node> {
         self.nodes.get(key).map(Arc::as_ref)
+    }
+
+    /// An event to be added, or the same one of the store that is shared with.
+    #[must_use]
+    pub fn share_event(&self, event: Event) -> Arc<Event> {
+        let known = self.known.as_ref().and_then(|known| known.history.get(event.index));
+        known.filter(|known| ***known == event).map_or_else(|| Arc::new(event), Arc::clone)
     }
 
     /// Adds the next event.

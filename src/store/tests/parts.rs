@@ -66,6 +66,44 @@ fn parts_that_break_an_invariant_are_refused() {
     }
 }
 
+#[test]
+fn what_is_the_same_in_a_known_store_is_shared_with_it() {
+    let mut known = store();
+    ok(&mut known, &set("/a/b", "same"));
+    ok(&mut known, &set("/c", "old"));
+    let mut newer = known.clone();
+    ok(&mut newer, &set("/c", "new"));
+    ok(&mut newer, &set("/d", "more"));
+    let wanted = parts(&newer);
+    let mut builder = StoreBuilder::new(LIMITS, wanted.index, wanted.digest).sharing(Some(known.clone()));
+    for node in &wanted.nodes {
+        builder.add_node(&node.compact()).unwrap();
+    }
+    for event in &wanted.history {
+        let event = builder.share_event(Event::clone(event));
+        builder.add_event(event).unwrap();
+    }
+    let built = builder.build().unwrap();
+    assert_eq!(built.nodes().collect::<Vec<_>>(), wanted.nodes);
+    assert_eq!(built.history().iter_from(0).cloned().collect::<Vec<_>>(), wanted.history);
+    let shared = |path: &str| {
+        let (a, b) = (known.nodes.get(&key(path)), built.nodes.get(&key(path)));
+        a.zip(b).is_some_and(|(a, b)| Arc::ptr_eq(a, b))
+    };
+    assert_eq!(["/a", "/a/b", "/c", "/d"].map(shared), [true, true, false, false]);
+    let same = (1..=4).map(|index| {
+        let (a, b) = (known.history().get(index), built.history().get(index));
+        a.zip(b).is_some_and(|(a, b)| Arc::ptr_eq(a, b))
+    });
+    assert_eq!(same.collect::<Vec<_>>(), [true, true, false, false]);
+    // Nothing is taken from a store that has something else of the same name.
+    let mut other = store();
+    ok(&mut other, &set("/a/b", "other"));
+    let mut builder = StoreBuilder::new(LIMITS, wanted.index, wanted.digest).sharing(Some(other));
+    wanted.nodes.iter().try_for_each(|node| builder.add_node(node)).unwrap();
+    assert_eq!(builder.node(&key("/a/b")), wanted.nodes.iter().find(|node| node.key == key("/a/b")));
+}
+
 /// Members of different versions compare digests, so this number may never change.
 #[test]
 fn the_digest_is_the_one_it_has_always_been() {
