@@ -224,6 +224,7 @@ impl Replica {
             membership.learners.sort_unstable();
             self.raw.mut_store().set_membership(membership.clone());
             self.state.membership = membership;
+            self.announcements.await_commit(entry.index); // those who stay hear of it at once
         }
         self.answer_change(Changed { session: batch.session, number: *number, result });
         Ok(())

@@ -3,6 +3,7 @@
 use super::test_net::{LIMITS, Net, add, info};
 use super::*;
 use crate::store::{Command, Key};
+use raft::eraftpb::HardState;
 
 #[test]
 fn a_member_is_added_without_a_vote_and_gets_it_when_it_has_caught_up() {
@@ -124,6 +125,38 @@ fn whoever_is_to_leave_stays_until_those_who_go_on_say_so() {
         net.give(gone, Input::Removed);
         assert!(net.left.contains(&gone));
     }
+}
+
+/// Of two, one is to leave, and has more of the log than the one that is to stay, which forgot that the change is committed.
+#[test]
+fn who_is_to_leave_leads_once_more_if_it_must() {
+    let mut net = Net::founded(1..=2);
+    let stays = net.leader();
+    let leaves = 3 - stays;
+    net.slow.insert(stays);
+    let before = net.members[&stays].log_entries().last().unwrap().index;
+    net.give(stays, Input::Change { token: Token(99), change: MemberChange::Remove { id: leaves } });
+    // Too large to wait for the disk.
+    let (key, value) = (Key::parse(b"/k"), vec![b'v'; ENTRY_BYTES_MAX + 1].into());
+    let command = Command::Set { key, value, dir: false, ttl: None, refresh: false };
+    net.give(stays, Input::Write { token: Token(98), command });
+    net.finish_one();
+    let change = before + 1;
+    let log = net.members[&stays].log_entries();
+    assert!(writes::changes_members(&log[log.len() - 2]) && log[log.len() - 2].index == change);
+    assert_eq!(net.members[&leaves].log_entries().len(), log.len(), "it has both");
+    assert_eq!(net.members[&stays].standing().commit, change, "and the other knows that");
+    // Killed, before its disk has more than the change.
+    let term = net.members[&stays].standing().term;
+    let state = State::founding(7, BTreeMap::from([(1, info(1)), (2, info(2))]), LIMITS);
+    let entries = log.into_iter().filter(|entry| entry.index <= change).collect();
+    let hard_state = HardState { term, vote: stays, commit: before, ..HardState::default() };
+    net.slow.clear();
+    net.restart(stays, Recovered { state, base: LogPosition::FOUNDING, entries, hard_state, clock: None });
+    net.run(100);
+    assert_eq!(net.leader(), stays);
+    assert_eq!(net.voters(), [stays]);
+    assert!(net.write(stays, "after"));
 }
 
 /// It is elected, perhaps, for having what nobody else has.

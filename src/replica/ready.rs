@@ -61,8 +61,12 @@ impl Replica {
     }
 
     pub(super) fn send(&mut self, messages: Vec<Message>) {
-        for message in messages {
+        let tellable = self.tellable_commit();
+        for mut message in messages {
             let to = message.to;
+            if matches!(message.get_msg_type(), MessageType::MsgAppend | MessageType::MsgHeartbeat) {
+                message.commit = message.commit.min(tellable);
+            }
             if message.get_msg_type() == MessageType::MsgSnapshot {
                 self.send_snapshot(message);
             } else {

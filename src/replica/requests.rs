@@ -79,10 +79,9 @@ impl Replica {
                 // Only on its way out of office: origins will send again what was in it.
                 return;
             }
-            let log = &self.raw.raft.raft_log;
-            self.announcements.went_with_entries(log.committed);
+            self.announcements.went_with_entries(self.tellable_commit());
             if elsewhere {
-                self.announcements.await_commit(log.last_index());
+                self.announcements.await_commit(self.raw.raft.raft_log.last_index());
             }
             self.expiry_proposed |= due;
         }

@@ -23,6 +23,8 @@ pub(super) struct Net {
     /// Members whose disk is done with the next tick, and what it does.
     pub(super) slow: BTreeSet<u64>,
     queued: Vec<(u64, LogWrite)>,
+    /// Starts of members.
+    runs: u64,
     /// Members that hear, but are not heard.
     pub(super) silent: BTreeSet<u64>,
 }
@@ -45,6 +47,7 @@ impl Net {
             committed: BTreeMap::new(),
             slow: BTreeSet::new(),
             queued: vec![],
+            runs: 0,
             silent: BTreeSet::new(),
         };
         let infos: BTreeMap<_, _> = ids.clone().map(|id| (id, info(id))).collect();
@@ -58,9 +61,16 @@ impl Net {
     }
 
     pub(super) fn start(&mut self, id: u64, state: State, base: LogPosition, hard_state: HardState) {
+        self.restart(id, Recovered { state, base, entries: vec![], hard_state, clock: None });
+    }
+
+    /// Starts it from what is on its disk; what was not yet is lost.
+    pub(super) fn restart(&mut self, id: u64, recovered: Recovered) {
+        self.queued.retain(|(of, _)| *of != id);
+        self.runs += 1;
         let config = ReplicaConfig {
             id,
-            session: id,
+            session: self.runs,
             seed: id,
             election_ticks: 10,
             request_timeout: Duration::from_secs(7),
@@ -68,7 +78,6 @@ impl Net {
             strict_reconfig: self.strict,
             quota_bytes: self.quota,
         };
-        let recovered = Recovered { state, base, entries: vec![], hard_state, clock: None };
         self.members.insert(id, Replica::new(config, recovered, self.now).unwrap());
     }
 
@@ -95,8 +104,13 @@ impl Net {
         self.give_all(vec![(id, input)]);
     }
 
-    /// A slow disk is done.
-    pub(super) fn finish(&mut self, id: u64, write: LogWrite) {
+    /// Slow disks are done with the first that waits.
+    pub(super) fn finish_one(&mut self) {
+        let (id, write) = self.queued.remove(0);
+        self.finish(id, write);
+    }
+
+    fn finish(&mut self, id: u64, write: LogWrite) {
         self.committed.extend(write.hard_state.map(|hard_state| (id, hard_state.commit)));
         let mut inputs = vec![(id, Input::Persisted { number: write.number })];
         for message in write.then_send.into_iter().filter(|m| self.reaches(id, m.to)) {
