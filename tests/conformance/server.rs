@@ -4,6 +4,7 @@ use crate::wire::{Connection, Request};
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -31,11 +32,7 @@ impl Server {
     /// Starts a server and waits until it serves.
     pub(crate) fn start(product: Product) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let ports: Vec<TcpListener> =
-            (0..2).map(|_| TcpListener::bind(("127.0.0.1", 0)).expect("a port")).collect();
-        let addresses: Vec<SocketAddr> =
-            ports.iter().map(|port| port.local_addr().expect("its number")).collect();
-        drop(ports);
+        let addresses = [(); 2].map(|()| free_address());
         let (client, peer) = (format!("http://{}", addresses[0]), format!("http://{}", addresses[1]));
         let mut command = match product {
             Product::Etcd => Command::new("etcd"),
@@ -97,6 +94,20 @@ impl Server {
     pub(crate) fn ended(&mut self) -> Option<String> {
         self.process.try_wait().expect("a process").map(|status| format!("{status}: {}", self.log()))
     }
+}
+
+/// One that nobody listens on now. Of those that the system hands out, a connection of another script's could take it
+/// before the server does; and of these none is given again before all others were.
+fn free_address() -> SocketAddr {
+    const PORTS: std::ops::Range<u16> = 23_000..26_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = (std::process::id() % 30) as u16 * 100;
+    let count = PORTS.end - PORTS.start;
+    (0..count)
+        .map(|_| PORTS.start + (begin + NEXT.fetch_add(1, Ordering::Relaxed) % count) % count)
+        .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .expect("a free port")
 }
 
 impl Drop for Server {
