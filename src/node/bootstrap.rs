@@ -40,9 +40,6 @@ pub(super) async fn open(
             refuse_diverged(config, dir)?;
             let member = resume(dir, identity, limits)?;
             refuse_other_cluster(config, bootstrap, &member)?;
-            if member.recovered.state.removed.contains(&member.identity.member_id) {
-                return Err(StartError::Removed(member.identity.member_id));
-            }
             if config.force_new_cluster { force::alone(member) } else { Ok(member) }
         }
         None => found(config, bootstrap, dir, limits).await,

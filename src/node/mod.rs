@@ -132,12 +132,6 @@ pub enum StartError {
         /// The member that knows it otherwise.
         by: u64,
     },
-    /// The member was removed.
-    #[error(
-        "the member {0:x}, whose data directory this is, was removed from its cluster: empty the directory, add the \
-         machine anew with `etcdctl member add`, and start it with -initial-cluster-state existing"
-    )]
-    Removed(u64),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),

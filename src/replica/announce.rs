@@ -5,10 +5,9 @@
 //! somebody at a follower waits for it, as a write that came from there or a read does, or when there was nothing else
 //! for [`ANNOUNCE_AFTER`]: that much later a follower's watchers, and readers of its own state, may see a write.
 //!
-//! What it does not do: decide when a change of the membership is applied (`writes`); before that it is told to nobody.
+//! What it does not do: the changes of membership, which raft announces at once by itself.
 
 use super::Replica;
-use raft::StateRole;
 use std::time::Duration;
 
 /// How long a commit that nobody waits for may be known to the leader alone.
@@ -58,25 +57,13 @@ impl Announcements {
 impl Replica {
     /// Tells the followers of a commit if it is time. After `propose`, whose entries say it too.
     pub(super) fn announce_commit(&mut self, now: Duration) {
+        let log = &self.raw.raft.raft_log;
         if !self.standing.leads {
             // Whoever becomes the leader does not know who waits for what the one before it has left, or for its own first entry.
-            let awaited = self.raw.raft.raft_log.last_index() + 1;
-            self.announcements = Announcements { awaited, ..Announcements::default() };
-        } else if self.announcements.is_due(self.tellable_commit(), now) {
+            self.announcements = Announcements { awaited: log.last_index() + 1, ..Announcements::default() };
+        } else if self.announcements.is_due(log.committed, now) {
             self.raw.raft.bcast_append();
         }
-    }
-
-    /// How far a leader says that the log is committed. Of a change of the membership it says so once it has applied it:
-    /// then it goes on without whoever is removed by it, who therefore never hears it from a leader, and campaigns like
-    /// everybody else as long as it is needed. Raft lets nobody campaign who knows of a committed change and has not
-    /// applied it.
-    pub(super) fn tellable_commit(&self) -> u64 {
-        let raft = &self.raw.raft;
-        if raft.state == StateRole::Leader && raft.has_pending_conf() {
-            return raft.raft_log.committed.min(self.state.applied.index);
-        }
-        raft.raft_log.committed
     }
 }
 

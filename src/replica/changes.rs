@@ -224,9 +224,13 @@ impl Replica {
             membership.learners.sort_unstable();
             self.raw.mut_store().set_membership(membership.clone());
             self.state.membership = membership;
-            self.announcements.await_commit(entry.index); // those who stay hear of it at once
         }
-        self.answer_change(Changed { session: batch.session, number: *number, result });
+        let changed = Changed { session: batch.session, number: *number, result };
+        if changed.result.is_ok() && change.kind() == ChangeKind::Remove {
+            self.note_removal(entry.index, changed);
+        } else {
+            self.answer_change(changed);
+        }
         Ok(())
     }
 

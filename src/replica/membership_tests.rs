@@ -1,6 +1,6 @@
 //! What changes of the membership do, and who may take part.
 
-use super::test_net::{LIMITS, Net, add, info};
+use super::test_net::{LIMITS, Net, TICK, add, info};
 use super::*;
 use crate::store::{Command, Key};
 use raft::eraftpb::HardState;
@@ -127,9 +127,10 @@ fn whoever_is_to_leave_stays_until_those_who_go_on_say_so() {
     }
 }
 
-/// Of two, one is to leave, and has more of the log than the one that is to stay, which forgot that the change is committed.
+/// Of two, one is to leave. It knows that this is committed, with which raft lets nobody campaign, and has more of the log than
+/// the one that is to stay, which forgot it: who refuses a vote says how far it knows the log to be committed.
 #[test]
-fn who_is_to_leave_leads_once_more_if_it_must() {
+fn who_is_to_leave_reminds_the_one_that_stays() {
     let mut net = Net::founded(1..=2);
     let stays = net.leader();
     let leaves = 3 - stays;
@@ -141,11 +142,18 @@ fn who_is_to_leave_leads_once_more_if_it_must() {
     let command = Command::Set { key, value, dir: false, ttl: None, refresh: false };
     net.give(stays, Input::Write { token: Token(98), command });
     net.finish_one();
+    // Time enough to say so; its disk is not asked again.
+    for _ in 0..3 {
+        net.now += TICK;
+        net.give(stays, Input::Tick);
+    }
     let change = before + 1;
     let log = net.members[&stays].log_entries();
     assert!(writes::changes_members(&log[log.len() - 2]) && log[log.len() - 2].index == change);
     assert_eq!(net.members[&leaves].log_entries().len(), log.len(), "it has both");
-    assert_eq!(net.members[&stays].standing().commit, change, "and the other knows that");
+    for id in [stays, leaves] {
+        assert_eq!(net.members[&id].standing().commit, change, "{id} knows that the change is committed");
+    }
     // Killed, before its disk has more than the change.
     let term = net.members[&stays].standing().term;
     let state = State::founding(7, BTreeMap::from([(1, info(1)), (2, info(2))]), LIMITS);
@@ -157,6 +165,32 @@ fn who_is_to_leave_leads_once_more_if_it_must() {
     assert_eq!(net.leader(), stays);
     assert_eq!(net.voters(), [stays]);
     assert!(net.write(stays, "after"));
+}
+
+/// Of four, one is removed, and switched off as soon as that is answered; at that moment the leader is lost too. The two that
+/// are left are a majority of three, and one of them has not heard of anything.
+#[test]
+fn once_a_removal_is_answered_nobody_needs_the_removed_one() {
+    for leader_asks in [true, false] {
+        let mut net = Net::founded(1..=4);
+        let leader = net.leader();
+        let [gone, behind, knows] = (1..=4).filter(|id| *id != leader).collect::<Vec<_>>()[..] else {
+            unreachable!()
+        };
+        net.cut.insert(behind);
+        net.cut_when_answered.extend([gone, leader]);
+        net.replies.clear();
+        let asked = if leader_asks { leader } else { knows };
+        net.give(asked, Input::Change { token: Token(99), change: MemberChange::Remove { id: gone } });
+        net.run(10);
+        assert!(matches!(net.replies[..], [(_, Reply::Changed { result: Ok(_), .. })]), "{:?}", net.replies);
+        assert!(net.cut.contains(&gone) && net.cut.contains(&leader));
+        net.cut.remove(&behind);
+        net.run(60);
+        assert!([behind, knows].contains(&net.leader()));
+        assert!(!net.voters().contains(&gone));
+        assert!(net.write(behind, "after"));
+    }
 }
 
 /// It is elected, perhaps, for having what nobody else has.

@@ -33,6 +33,7 @@ mod pending;
 mod reads;
 mod ready;
 mod records;
+mod removals;
 mod requests;
 mod room;
 #[cfg(test)]
@@ -64,6 +65,7 @@ use raft::{RawNode, SnapshotStatus, StateRole};
 use rand::{RngExt as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use reads::Reads;
+use removals::Removals;
 use room::Room;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -113,6 +115,7 @@ pub struct Replica {
     queue_bytes: usize,
     changes: Changes,
     announcements: Announcements,
+    removals: Removals,
     /// The next entry to be applied removes this member: see `removes_this_member`.
     leaving: bool,
     /// This member was removed from the cluster and takes no more part.
@@ -198,6 +201,7 @@ impl Replica {
             queue_bytes: 0,
             changes: Changes::default(),
             announcements: Announcements::default(),
+            removals: Removals::default(),
             leaving: false,
             removed: false,
             writes,

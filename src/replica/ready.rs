@@ -61,12 +61,8 @@ impl Replica {
     }
 
     pub(super) fn send(&mut self, messages: Vec<Message>) {
-        let tellable = self.tellable_commit();
-        for mut message in messages {
+        for message in messages {
             let to = message.to;
-            if matches!(message.get_msg_type(), MessageType::MsgAppend | MessageType::MsgHeartbeat) {
-                message.commit = message.commit.min(tellable);
-            }
             if message.get_msg_type() == MessageType::MsgSnapshot {
                 self.send_snapshot(message);
             } else {
@@ -157,6 +153,7 @@ impl Replica {
         for changed in done.changed {
             self.answer_change(changed);
         }
+        self.settle_removals(done.proposed_at);
     }
 
     pub(super) fn compact(&mut self, upto: LogPosition) {

@@ -63,7 +63,8 @@ impl Replica {
         if disk_busy && self.queue_bytes < ENTRY_BYTES_MAX && !due {
             return;
         }
-        if self.queue.is_empty() && !due {
+        let owed = self.owes_an_entry();
+        if self.queue.is_empty() && !due && !owed {
             return;
         }
         let mut first = true;
@@ -72,16 +73,19 @@ impl Replica {
                 time_ms: time.0,
                 expire_limit: EXPIRE_LIMIT,
                 batches: self.take_from_queue(ENTRY_BYTES_MAX),
+                applied: self.state.applied.index,
             };
             first = false;
-            let elsewhere = entry.batches.iter().any(|batch| batch.session != self.pending.session());
+            let elsewhere = owed || entry.batches.iter().any(|batch| batch.session != self.pending.session());
             if self.raw.propose(vec![], entry.encode_to_vec()).is_err() {
                 // Only on its way out of office: origins will send again what was in it.
                 return;
             }
-            self.announcements.went_with_entries(self.tellable_commit());
+            self.note_proposed();
+            let log = &self.raw.raft.raft_log;
+            self.announcements.went_with_entries(log.committed);
             if elsewhere {
-                self.announcements.await_commit(self.raw.raft.raft_log.last_index());
+                self.announcements.await_commit(log.last_index());
             }
             self.expiry_proposed |= due;
         }

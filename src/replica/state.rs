@@ -103,6 +103,8 @@ pub(super) struct EntryOutcome {
     pub published: Vec<(u64, u64)>,
     /// Changes of the membership that were applied or refused.
     pub changed: Vec<Changed>,
+    /// How far its proposer had applied the log; 0 for an entry of raft's own.
+    pub proposed_at: u64,
 }
 
 impl State {
@@ -139,6 +141,7 @@ impl State {
     }
 
     fn apply_decoded(&mut self, index: u64, entry: Entry, done: &mut EntryOutcome) {
+        done.proposed_at = entry.applied;
         self.time = self.time.max(ClusterTime(entry.time_ms));
         // A reading is the last full millisecond. The one that a deadline was made from may have been most of one behind, so
         // a deadline has passed for certain only when the reading is beyond it.

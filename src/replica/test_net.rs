@@ -27,6 +27,8 @@ pub(super) struct Net {
     runs: u64,
     /// Members that hear, but are not heard.
     pub(super) silent: BTreeSet<u64>,
+    /// Members that are gone as soon as a change is answered.
+    pub(super) cut_when_answered: BTreeSet<u64>,
 }
 
 impl Net {
@@ -49,6 +51,7 @@ impl Net {
             queued: vec![],
             runs: 0,
             silent: BTreeSet::new(),
+            cut_when_answered: BTreeSet::new(),
         };
         let infos: BTreeMap<_, _> = ids.clone().map(|id| (id, info(id))).collect();
         for id in ids {
@@ -131,6 +134,9 @@ impl Net {
             member.step(now, input);
             let effects = member.flush(now).unwrap();
             self.replies.extend(effects.replies.into_iter().map(|reply| (to, reply)));
+            if self.replies.iter().any(|(_, reply)| matches!(reply, Reply::Changed { .. })) {
+                self.cut.append(&mut self.cut_when_answered);
+            }
             if effects.removed {
                 self.left.insert(to);
             }

@@ -340,6 +340,26 @@ def force_new_cluster(ctx):
     expect_equal(ctx.get(survivor, "/grown").node["value"], "again", "/grown")
 
 
+@check("members-force-new-cluster-of-a-removed", timeout=90)
+def force_new_cluster_of_a_removed(ctx):
+    """Even one whose log ends with its own removal, when nobody else is left."""
+    stays, gone = ctx.static_cluster(size=2)
+    for number in range(50):
+        ctx.put(stays, f"/kept/{number}", number)
+    remove(ctx, stays, gone)
+    for member in (stays, gone):
+        member.kill()
+    gone.argv.append("--force-new-cluster")
+    for _ in range(2):
+        gone.start()
+        ctx.wait_healthy([gone])
+        expect_equal([entry["name"] for entry in listed(ctx, gone).values()], [gone.name], "who is left")
+        expect_equal(len(ctx.get(gone, "/kept").node["nodes"]), 50, "keys kept")
+        ctx.put(gone, "/goes", "on")
+        gone.kill()
+        gone.argv = [arg for arg in gone.argv if arg != "--force-new-cluster"]
+
+
 @check("members-refusals", timeout=90)
 def refusals(ctx):
     """What cannot be is refused in etcd's words, and changes nothing."""

@@ -33,11 +33,6 @@ impl World {
             _ => (term, time),
         });
         let recovered = member.disk.recover(clock, &mut self.rng, &mut self.coverage);
-        if recovered.state.removed.contains(&member.id) {
-            self.coverage.note("starts refused: removed");
-            (member.gone, member.removed) = (true, true);
-            return;
-        }
         let replica = Replica::new(config, recovered, Duration::ZERO).expect("a member starts from its disk");
         member.checkpointed = replica.state().applied.index;
         member.told = replica.state().store.index();
