@@ -96,7 +96,7 @@ enum Decision {
 impl Replica {
     /// Deals with the changes that wait, and gives learners that have caught up their vote. Before `propose`, which
     /// sends out what comes of it.
-    pub(super) fn propose_changes(&mut self) {
+    pub(super) fn propose_changes(&mut self, now: Duration) {
         while self.may_configure() {
             let Some(change) = self.changes.front() else {
                 self.give_votes();
@@ -116,11 +116,11 @@ impl Replica {
                 Decision::Refuse(refusal) => {
                     let Some(mut batch) = self.changes.pop() else { return };
                     batch.requests[0].body = Some(Body::Refusal(refusal));
-                    self.enqueue_plain(batch);
+                    self.queue.push(batch, now);
                 }
                 Decision::Entry => {
                     let Some(batch) = self.changes.pop() else { return };
-                    self.enqueue_plain(batch);
+                    self.queue.push(batch, now);
                 }
             }
         }

@@ -111,7 +111,6 @@ impl Replica {
                 self.clock.leave_office(now);
                 self.queue.clear();
                 self.changes.clear();
-                self.queue_bytes = 0;
                 self.expiry_proposed = false;
             }
         }

@@ -24,12 +24,14 @@ mod clock;
 mod codec;
 mod effects;
 mod elections;
+mod gather;
 mod log;
 mod membership;
 #[cfg(test)]
 mod membership_tests;
 mod peers;
 mod pending;
+mod queue;
 mod reads;
 mod ready;
 mod records;
@@ -53,13 +55,14 @@ pub use room::Shortage;
 pub use setup::{LogPosition, Recovered, ReplicaConfig};
 pub use state::{MemberInfo, Refused, Roster, State};
 
-use crate::proto::command::{Batch, Publish, request::Body};
+use crate::proto::command::{Publish, request::Body};
 use crate::store::ClusterTime;
 use announce::Announcements;
 use changes::Changes;
 use clock::Clock;
 use log::MemLog;
 use pending::Pending;
+use queue::Queue;
 use raft::eraftpb::Entry;
 use raft::{RawNode, SnapshotStatus, StateRole};
 use rand::{RngExt as _, SeedableRng};
@@ -111,8 +114,7 @@ pub struct Replica {
     pending: Pending,
     reads: Reads,
     /// Requests that this member, as the leader, is to propose.
-    queue: Vec<Batch>,
-    queue_bytes: usize,
+    queue: Queue,
     changes: Changes,
     announcements: Announcements,
     removals: Removals,
@@ -197,8 +199,7 @@ impl Replica {
             raw,
             state,
             incoming: None,
-            queue: Vec::new(),
-            queue_bytes: 0,
+            queue: Queue::default(),
             changes: Changes::default(),
             announcements: Announcements::default(),
             removals: Removals::default(),
@@ -330,7 +331,7 @@ impl Replica {
                 self.step_aside();
             }
             self.route(now);
-            self.propose_changes();
+            self.propose_changes(now);
             self.propose(now);
             if self.standing.leader != 0
                 && let Some(context) = self.reads.begin(now)
@@ -352,12 +353,18 @@ impl Replica {
 
     /// Never an hour that has struck already: the caller would come back at once, and again.
     fn wake_at(&self) -> Option<Duration> {
-        let can_propose = !self.expiry_proposed && self.may_propose() && !self.too_much_uncommitted();
+        let can_propose = self.may_propose() && !self.too_much_uncommitted();
         let expiry = match self.state.store.next_deadline() {
-            Some(deadline) if can_propose => self.clock.when(deadline.plus(1)),
+            Some(deadline) if can_propose && !self.expiry_proposed => self.clock.when(deadline.plus(1)),
             _ => None,
         };
-        [expiry, self.reads.wake_at(), self.announcements.wake_at()].into_iter().flatten().min()
+        let unsent = self.pending.wake_at().filter(|_| self.standing.leader != 0);
+        let takes_queued = can_propose && self.clock.in_office() && !self.writes.under_way();
+        let queued = self.queue.wake_at().filter(|_| takes_queued);
+        [expiry, unsent, queued, self.reads.wake_at(), self.announcements.wake_at()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// A member that was removed has one answer left.
@@ -380,7 +387,7 @@ impl Replica {
             self.fail(token, reason);
             return;
         }
-        if let Err(token) = self.pending.add(token, body, now + self.config.request_timeout) {
+        if let Err(token) = self.pending.add(token, body, now, self.config.request_timeout) {
             self.fail(token, Failure::Overloaded);
         }
     }

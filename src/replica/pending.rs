@@ -7,6 +7,7 @@
 //! is applied twice (see `sessions`).
 
 use super::Token;
+use super::gather::{Gather, keeps_alive};
 use super::sessions::WINDOW;
 use crate::proto::command::{Batch, Request, request::Body};
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +43,7 @@ pub(super) struct Pending {
     /// Numbers that were not sent to the present leader yet are those from here on, and these.
     unsent_from: u64,
     lost: BTreeSet<u64>,
+    gather: Gather,
 }
 
 impl Pending {
@@ -53,6 +55,7 @@ impl Pending {
             bytes: 0,
             unsent_from: 0,
             lost: BTreeSet::new(),
+            gather: Gather::default(),
         }
     }
 
@@ -65,7 +68,13 @@ impl Pending {
     }
 
     /// Takes a request; `Err` gives nothing away when there are too many.
-    pub(super) fn add(&mut self, token: Token, body: Body, deadline: Duration) -> Result<(), Token> {
+    pub(super) fn add(
+        &mut self,
+        token: Token,
+        body: Body,
+        now: Duration,
+        timeout: Duration,
+    ) -> Result<(), Token> {
         let span = self.next_number - self.floor();
         let bytes = body.encoded_len();
         let full = self.entries.len() >= PENDING_MAX || self.bytes + bytes > PENDING_BYTES_MAX;
@@ -73,6 +82,8 @@ impl Pending {
             return Err(token);
         }
         self.bytes += bytes;
+        self.gather.add(keeps_alive(&body), now);
+        let deadline = now + timeout;
         let entry = Entry { token, body, bytes, deadline, sent: None, patience: RESEND_AFTER };
         self.entries.insert(self.next_number, entry);
         self.next_number += 1;
@@ -84,8 +95,12 @@ impl Pending {
         self.entries.first_key_value().map_or(self.next_number, |(number, _)| *number)
     }
 
-    /// What is to go to the leader now: everything that it was not sent yet.
+    /// What is to go to the leader now: everything that it was not sent yet, unless that may wait for more.
     pub(super) fn take_unsent(&mut self, now: Duration) -> Option<Batch> {
+        let unsent = usize::try_from(self.next_number - self.unsent_from).unwrap_or(usize::MAX);
+        if (unsent == 0 || !self.gather.is_due(unsent, now)) && self.lost.is_empty() {
+            return None;
+        }
         let floor = self.floor();
         let mut requests = Vec::new();
         for number in std::mem::take(&mut self.lost).range(..self.unsent_from) {
@@ -100,12 +115,19 @@ impl Pending {
             requests.push(Request { number: *number, body: Some(entry.body.clone()) });
         }
         self.unsent_from = self.next_number;
+        self.gather.went(self.entries.len());
         (!requests.is_empty()).then_some(Batch { session: self.session, floor, requests })
+    }
+
+    /// When what is not sent yet is to go, though nothing comes to it.
+    pub(super) fn wake_at(&self) -> Option<Duration> {
+        self.gather.wake_at()
     }
 
     /// Everything is to be sent again: another leader, or a connection that broke.
     pub(super) fn resend_all(&mut self) {
         self.unsent_from = 0;
+        self.gather.hurry();
     }
 
     /// A request was applied here; who asked for it, if anybody still waits.
@@ -162,7 +184,7 @@ mod tests {
     fn what_is_not_answered_is_sent_again_with_a_floor_below_it() {
         let mut pending = Pending::new(3);
         for token in 0..3 {
-            pending.add(Token(token), body(), MS * 7000).unwrap();
+            pending.add(Token(token), body(), Duration::ZERO, MS * 7000).unwrap();
         }
         assert_eq!(numbers(pending.take_unsent(MS)), vec![0, 1, 2]);
         assert_eq!(numbers(pending.take_unsent(MS)), Vec::<u64>::new());
@@ -177,9 +199,9 @@ mod tests {
     #[test]
     fn a_write_that_was_never_sent_is_told_from_one_that_may_be_applied() {
         let mut pending = Pending::new(3);
-        pending.add(Token(0), body(), MS * 10).unwrap();
+        pending.add(Token(0), body(), Duration::ZERO, MS * 10).unwrap();
         pending.take_unsent(MS);
-        pending.add(Token(1), body(), MS * 10).unwrap();
+        pending.add(Token(1), body(), Duration::ZERO, MS * 10).unwrap();
         let mut failed = Vec::new();
         pending.tick(MS * 10, true, |token, sent| failed.push((token.0, sent)));
         assert_eq!(failed, vec![(0, true), (1, false)]);
@@ -189,10 +211,10 @@ mod tests {
     #[test]
     fn a_silent_leader_is_asked_again() {
         let mut pending = Pending::new(3);
-        pending.add(Token(0), body(), MS * 7000).unwrap();
+        pending.add(Token(0), body(), Duration::ZERO, MS * 7000).unwrap();
         pending.take_unsent(MS);
         pending.tick(MS + RESEND_AFTER, true, |_, _| unreachable!());
-        pending.add(Token(1), body(), MS * 7000).unwrap();
+        pending.add(Token(1), body(), Duration::ZERO, MS * 7000).unwrap();
         assert_eq!(numbers(pending.take_unsent(MS + RESEND_AFTER)), vec![0, 1]);
         pending.tick(MS + 2 * RESEND_AFTER, true, |_, _| unreachable!());
         assert_eq!(
@@ -209,10 +231,10 @@ mod tests {
         let mut pending = Pending::new(3);
         let large =
             || Body::Write(Write { value: vec![0; PENDING_BYTES_MAX / 2].into(), ..Write::default() });
-        pending.add(Token(0), large(), MS * 7000).unwrap();
-        assert_eq!(pending.add(Token(1), large(), MS * 7000), Err(Token(1)));
-        pending.add(Token(2), body(), MS * 7000).unwrap();
+        pending.add(Token(0), large(), Duration::ZERO, MS * 7000).unwrap();
+        assert_eq!(pending.add(Token(1), large(), Duration::ZERO, MS * 7000), Err(Token(1)));
+        pending.add(Token(2), body(), Duration::ZERO, MS * 7000).unwrap();
         pending.applied(0);
-        pending.add(Token(3), large(), MS * 7000).unwrap();
+        pending.add(Token(3), large(), Duration::ZERO, MS * 7000).unwrap();
     }
 }

@@ -130,6 +130,7 @@ impl Replica {
         let applied = self.state.applied;
         if applied != before {
             self.effects.publish = true;
+            self.queue.applied(applied.index);
             self.raw.mut_store().set_applied(applied);
             self.raw.advance_apply_to(applied.index);
         }

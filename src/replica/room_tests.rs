@@ -2,6 +2,7 @@
 
 use super::test_net::Net;
 use super::*;
+use crate::proto::command::Batch;
 use crate::store::{Command, Key};
 use bytes::Bytes;
 
@@ -144,7 +145,7 @@ fn what_gathers_at_a_leader_while_disks_stand_still_is_bounded() {
         net.give(leader, Input::Frame { from, messages: vec![], forwarded, beacon: None });
     }
     let member = &net.members[&leader];
-    let (uncommitted, queued) = (member.raw.raft.uncommitted_size(), member.queue_bytes);
+    let (uncommitted, queued) = (member.raw.raft.uncommitted_size(), member.queue.bytes());
     assert!((60 << 20..=66 << 20).contains(&uncommitted), "{uncommitted} bytes are uncommitted");
     assert!((60 << 20..=66 << 20).contains(&queued), "{queued} bytes are queued");
 }

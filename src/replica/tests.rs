@@ -1,8 +1,10 @@
 //! What takes a peer's exact words to come about; what takes luck is found in `tests/sim`.
 
+use super::test_net::Net;
 use super::*;
+use crate::proto::command::Batch;
 use crate::proto::peer::Beacon;
-use crate::store::HistoryLimits;
+use crate::store::{Command, HistoryLimits, Key};
 use raft::eraftpb::{Entry, HardState, Message, MessageType};
 
 const LIMITS: HistoryLimits = HistoryLimits { events: 100, bytes: 1 << 20 };
@@ -313,4 +315,34 @@ fn a_commit_that_a_follower_waits_for_is_told_at_once() {
     let number = replica.flush(MS).unwrap().writes.last().unwrap().number;
     replica.step(MS, Input::Persisted { number });
     assert_eq!(appends(&replica.flush(MS).unwrap()), [(0, commit + 1)], "a write from there does");
+}
+
+#[test]
+fn heartbeats_wait_for_each_other_and_not_for_long_and_go_with_any_other_write() {
+    let mut net = Net::founded(1..=3);
+    let leader = net.leader();
+    net.silent.extend((1..=3).filter(|id| *id != leader));
+    let set = |ttl| {
+        let key = Key::parse(b"/k");
+        let command = Command::Set { key, value: "v".into(), dir: false, ttl, refresh: false };
+        Input::Write { token: Token(98), command }
+    };
+    let entries = |net: &Net| net.members[&leader].log_entries().len();
+    let before = entries(&net);
+    for gone in [1, 2, 2] {
+        net.give(leader, set(Some(60_000)));
+        assert_eq!(entries(&net), before + gone);
+    }
+    // At its origin and at the leader, which is the same here.
+    for gone in [2, 3] {
+        let wake_at = net.members.get_mut(&leader).unwrap().flush(net.now).unwrap().wake_at;
+        assert_eq!(wake_at, Some(net.now + gather::GATHER));
+        net.now += gather::GATHER;
+        net.give(leader, Input::Space { short: false });
+        assert_eq!(entries(&net), before + gone);
+    }
+    net.give(leader, set(Some(60_000)));
+    assert_eq!(entries(&net), before + 3);
+    net.give(leader, set(None));
+    assert_eq!(entries(&net), before + 4);
 }
