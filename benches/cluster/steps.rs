@@ -84,7 +84,7 @@ async fn watchers(
     let title = format!("{} watchers of one key on one member", scale.watchers);
     figures.add(product, format!("{title}: memory each"), Unit::Bytes, each);
     let again = http::get(&format!("{key}?wait=true"));
-    let mut worst = Duration::ZERO;
+    let (mut worst, mut processor) = (Duration::ZERO, 0.0);
     for telling in 1..=TELLINGS {
         let mut tasks = JoinSet::new();
         for mut connection in watching.drain(..) {
@@ -93,13 +93,14 @@ async fn watchers(
                 Ok::<_, Failure>((connection, Instant::now()))
             });
         }
-        let started = Instant::now();
+        let (started, cpu) = (Instant::now(), machine::cpu_time_of(member.pid()));
         writer.exchange(&http::put(key, &format!("value={telling}"))).await?;
         while let Some(done) = tokio::time::timeout(TOLD_WITHIN, tasks.join_next()).await? {
             let (connection, told) = done??;
             worst = worst.max(told - started);
             watching.push(connection);
         }
+        processor += machine::cpu_time_of(member.pid()) - cpu;
         if telling == TELLINGS {
             break;
         }
@@ -114,6 +115,8 @@ async fn watchers(
         Unit::Time,
         worst.as_nanos() as f64,
     );
+    let each = processor * 1e9 / f64::from(TELLINGS);
+    figures.add(product, format!("{title}: processor time of the member for one telling"), Unit::Time, each);
     Ok(())
 }
 
