@@ -66,7 +66,8 @@ pub(crate) async fn million(
     Ok(())
 }
 
-/// A steady load of writes, in turns that are told apart by whether a checkpoint was written in them.
+/// A steady load of writes, in turns that are told apart by whether a checkpoint was written in them. One that ended in a
+/// turn may have begun in the turn before.
 async fn checkpoints(
     product: Product,
     members: &[Member],
@@ -74,27 +75,28 @@ async fn checkpoints(
     sizes: Sizes,
     figures: &mut Figures,
 ) -> Result<(), Failure> {
-    const CHECKPOINTS: &str = "quorate_checkpoints_total";
+    /// So many turns of each kind are enough.
+    const ENOUGH: usize = 3;
     let load = Load { kind: Kind::Put, per_second: 1_000.0, connections: 32, length: sizes.length };
-    let (mut quiet, mut busy) = (load::Outcome::default(), load::Outcome::default());
-    for _ in 0..if product == Product::Quorate { sizes.turns } else { 1 } {
-        let mut before = Vec::new();
-        for member in members {
-            before.push(metric(member, CHECKPOINTS).await?);
-        }
+    let mut turns: Vec<(load::Outcome, bool)> = Vec::new();
+    let with = |turns: &[(load::Outcome, bool)], at: usize| {
+        turns[at].1 || turns.get(at + 1).is_some_and(|(_, ended)| *ended)
+    };
+    let most = if product == Product::Quorate { sizes.turns as usize } else { 1 };
+    while turns.len() < most {
+        let before = written(members).await?;
         let outcome = open_loop::run(load, product, members, work).await?;
-        let mut written = false;
-        for (member, before) in members.iter().zip(before) {
-            written |= metric(member, CHECKPOINTS).await? != before;
-        }
-        if written {
-            busy.merge(&outcome);
-        } else {
-            quiet.merge(&outcome);
-        }
-        if quiet.latencies.total() > 0 && busy.latencies.total() > 0 {
+        turns.push((outcome, written(members).await? != before));
+        // The last is not known for what it is before the next.
+        let busy = (0..turns.len() - 1).filter(|at| with(&turns, *at)).count();
+        if busy >= ENOUGH && turns.len() - 1 - busy >= ENOUGH {
             break;
         }
+    }
+    let (mut quiet, mut busy) = (load::Outcome::default(), load::Outcome::default());
+    for at in 0..turns.len() {
+        let side = if with(&turns, at) { &mut busy } else { &mut quiet };
+        side.merge(&turns[at].0);
     }
     for (outcome, when) in [(quiet, "without a checkpoint"), (busy, "with one")] {
         if outcome.latencies.total() > 0 {
@@ -103,6 +105,15 @@ async fn checkpoints(
         }
     }
     Ok(())
+}
+
+/// How many checkpoints each member has written.
+async fn written(members: &[Member]) -> Result<Vec<Option<f64>>, Failure> {
+    let mut counts = Vec::new();
+    for member in members {
+        counts.push(metric(member, "quorate_checkpoints_total").await?);
+    }
+    Ok(counts)
 }
 
 /// Reads the whole tree in one answer: how long it takes, and how much more memory the member has at most meanwhile.

@@ -75,6 +75,8 @@ pub(crate) struct Found {
     /// Latency against load, by kind of request.
     pub(crate) puts: Vec<Point>,
     pub(crate) gets: Vec<Point>,
+    /// Scenarios that etcd did not get through, and why.
+    pub(crate) unfinished: Vec<String>,
 }
 
 pub(crate) async fn run(

@@ -96,7 +96,7 @@ impl Default for Config {
             strict_reconfig_check: true,
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_secs(1),
-            snapshot_count: 10_000,
+            snapshot_count: 100_000,
             log_bytes_min: 16 << 20,
             log_bytes_max: 64 << 20,
             history_events: 100_000,

@@ -309,10 +309,18 @@ pub(super) static FLAGS: &[Flag] = &[
         },
     ),
     also(
-        text(Tuning, "snapshot-count", "N", "10000", "0.1", "Applied entries between checkpoints", |d, v| {
-            d.config.snapshot_count = number(v)?;
-            Ok(())
-        }),
+        text(
+            Tuning,
+            "snapshot-count",
+            "N",
+            "100000",
+            "0.1",
+            "Applied entries between checkpoints",
+            |d, v| {
+                d.config.snapshot_count = number(v)?;
+                Ok(())
+            },
+        ),
         &["ETCD_SNAPSHOTCOUNT"],
     ),
     text(
