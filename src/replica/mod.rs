@@ -292,7 +292,7 @@ impl Replica {
                 if self.reads.len() >= pending::PENDING_MAX {
                     self.fail(token, Failure::Overloaded);
                 } else {
-                    self.reads.add(token, now + self.config.request_timeout);
+                    self.reads.add(token, now, self.config.request_timeout);
                 }
             }
             Input::Frame { from, messages, forwarded, beacon } => {
@@ -358,13 +358,12 @@ impl Replica {
             Some(deadline) if can_propose && !self.expiry_proposed => self.clock.when(deadline.plus(1)),
             _ => None,
         };
-        let unsent = self.pending.wake_at().filter(|_| self.standing.leader != 0);
+        let leader = self.standing.leader != 0;
+        let unsent = self.pending.wake_at().filter(|_| leader);
         let takes_queued = can_propose && self.clock.in_office() && !self.writes.under_way();
         let queued = self.queue.wake_at().filter(|_| takes_queued);
-        [expiry, unsent, queued, self.reads.wake_at(), self.announcements.wake_at()]
-            .into_iter()
-            .flatten()
-            .min()
+        let reads = self.reads.wake_at(leader);
+        [expiry, unsent, queued, reads, self.announcements.wake_at()].into_iter().flatten().min()
     }
 
     /// A member that was removed has one answer left.

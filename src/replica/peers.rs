@@ -38,6 +38,9 @@ impl Replica {
             if kind == MessageType::MsgReadIndex {
                 // The answer says that index, and the state there must have reached it.
                 self.announcements.await_commit(self.raw.raft.raft_log.committed);
+                if self.answer_round(&message) {
+                    continue;
+                }
             }
             let only_news = self.only_announces_a_commit(&message);
             // An error is a message that does not concern this member any more.

@@ -7,7 +7,7 @@
 //! is applied twice (see `sessions`).
 
 use super::Token;
-use super::gather::{Gather, keeps_alive};
+use super::gather::{Gather, patience};
 use super::sessions::WINDOW;
 use crate::proto::command::{Batch, Request, request::Body};
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,7 +82,7 @@ impl Pending {
             return Err(token);
         }
         self.bytes += bytes;
-        self.gather.add(keeps_alive(&body), now);
+        self.gather.add(patience(&body), now);
         let deadline = now + timeout;
         let entry = Entry { token, body, bytes, deadline, sent: None, patience: RESEND_AFTER };
         self.entries.insert(self.next_number, entry);
@@ -121,7 +121,7 @@ impl Pending {
 
     /// When what is not sent yet is to go, though nothing comes to it.
     pub(super) fn wake_at(&self) -> Option<Duration> {
-        self.gather.wake_at()
+        self.gather.wake_at().filter(|_| self.next_number > self.unsent_from)
     }
 
     /// Everything is to be sent again: another leader, or a connection that broke.

@@ -1,6 +1,6 @@
 //! What a leader is to propose.
 
-use super::gather::{Gather, is_heartbeat};
+use super::gather::{Gather, patience_of};
 use crate::proto::command::Batch;
 use prost::Message as _;
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn push(&mut self, batch: Batch, now: Duration) {
-        self.gather.add(batch.requests.iter().all(is_heartbeat), now);
+        self.gather.add(patience_of(&batch.requests), now);
         self.bytes += batch.encoded_len();
         self.requests += batch.requests.len();
         self.batches.push(batch);

@@ -336,8 +336,8 @@ fn heartbeats_wait_for_each_other_and_not_for_long_and_go_with_any_other_write()
     // At its origin and at the leader, which is the same here.
     for gone in [2, 3] {
         let wake_at = net.members.get_mut(&leader).unwrap().flush(net.now).unwrap().wake_at;
-        assert_eq!(wake_at, Some(net.now + gather::GATHER));
-        net.now += gather::GATHER;
+        assert_eq!(wake_at, Some(net.now + gather::HEARTBEAT_PATIENCE));
+        net.now += gather::HEARTBEAT_PATIENCE;
         net.give(leader, Input::Space { short: false });
         assert_eq!(entries(&net), before + gone);
     }
