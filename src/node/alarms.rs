@@ -39,8 +39,8 @@ pub(super) fn error_of(reason: Failure) -> BackendError {
         Failure::Timeout => BackendError::Timeout,
         Failure::NoLeader => BackendError::NoLeader,
         Failure::Overloaded => BackendError::Overloaded,
-        Failure::NoRoom(Shortage::Disk) => BackendError::NoSpace,
-        Failure::NoRoom(Shortage::Quota) => BackendError::Quota,
+        Failure::NoRoom(Shortage::Disk) | Failure::LeftOut(Shortage::Disk) => BackendError::NoSpace,
+        Failure::NoRoom(Shortage::Quota) | Failure::LeftOut(Shortage::Quota) => BackendError::Quota,
         Failure::Removed => BackendError::Removed,
     }
 }

@@ -252,7 +252,7 @@ impl Replica {
 
     pub(super) fn answer_change(&mut self, changed: Changed) {
         if changed.session == self.pending.session()
-            && let Some(token) = self.pending.applied(changed.number)
+            && let Some(token) = self.pending.remove(changed.number)
         {
             self.effects.replies.push(Reply::Changed { token, result: changed.result });
         }

@@ -203,6 +203,8 @@ pub enum Failure {
     Removed,
     /// It needs room that there is not; it will not be applied.
     NoRoom(Shortage),
+    /// The leader was given it and left it out for want of room. It may still be applied if it was sent more than once.
+    LeftOut(Shortage),
 }
 
 /// A member's place in the cluster.

@@ -67,7 +67,8 @@ impl Replica {
         let _ = self.raw.campaign();
     }
 
-    pub(super) fn send_beacon(&mut self, now: Duration) {
+    /// What this member, as the leader, has to say at present.
+    pub(super) fn beacon(&mut self, now: Duration) -> Beacon {
         let mut beacon = Beacon {
             term: self.raw.raft.term,
             time_ms: self.clock.stamp(now).0,
@@ -76,10 +77,15 @@ impl Replica {
             ..Beacon::default()
         };
         self.tell_of_room(&mut beacon);
+        beacon
+    }
+
+    fn send_beacon(&mut self, now: Duration) {
+        let beacon = self.beacon(now);
         let peers: Vec<u64> =
             self.raw.raft.prs().iter().map(|(id, _)| *id).filter(|id| *id != self.config.id).collect();
         for peer in peers {
-            self.outgoing(peer).beacon = Some(beacon);
+            self.outgoing(peer).beacon = Some(beacon.clone());
         }
     }
 
@@ -105,7 +111,7 @@ impl Replica {
         if (before.term, before.leader) != (standing.term, standing.leader) {
             self.pending.resend_all();
             self.reads.restart();
-            self.forget_refusal();
+            self.leader_changed();
             if before.leads {
                 // What was queued comes again from its origins, or is pending here.
                 self.clock.leave_office(now);
@@ -141,23 +147,26 @@ impl Replica {
         self.hand_over(|_| true);
     }
 
-    /// Hands leadership, if this member has it, to the best follower of those that will do.
-    pub(super) fn hand_over(&mut self, will_do: impl Fn(u64) -> bool) {
+    /// Hands leadership, if this member has it, to the best follower of those that will do. Whether there is one.
+    pub(super) fn hand_over(&mut self, will_do: impl Fn(u64) -> bool) -> bool {
         if !self.standing.leads {
-            return;
+            return false;
         }
+        // Not by raft's `recent_active`, which it forgets once an election timeout.
         let prs = self.raw.raft.prs();
         let best = prs
             .iter()
-            .filter(|(id, p)| {
+            .filter(|(id, _)| {
                 **id != self.config.id
-                    && p.recent_active
+                    && self.in_reach(**id)
                     && self.state.membership.voters.contains(id)
                     && will_do(**id)
             })
             .max_by_key(|(id, p)| (p.matched, std::cmp::Reverse(**id)));
-        if let Some(id) = best.map(|(id, _)| *id) {
+        let best = best.map(|(id, _)| *id);
+        if let Some(id) = best {
             self.raw.transfer_leader(id);
         }
+        best.is_some()
     }
 }

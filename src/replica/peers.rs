@@ -52,7 +52,7 @@ impl Replica {
         self.note_standing(now);
         if self.standing.leads {
             for batch in forwarded {
-                self.enqueue_forwarded(now, batch);
+                self.enqueue_forwarded(now, from, batch);
             }
         }
         if let Some(beacon) = beacon.filter(|_| is_member || from == self.standing.leader) {

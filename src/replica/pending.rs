@@ -130,8 +130,8 @@ impl Pending {
         self.gather.hurry();
     }
 
-    /// A request was applied here; who asked for it, if anybody still waits.
-    pub(super) fn applied(&mut self, number: u64) -> Option<Token> {
+    /// What came of a request is known; who asked for it, if anybody still waits.
+    pub(super) fn remove(&mut self, number: u64) -> Option<Token> {
         let entry = self.entries.remove(&number)?;
         self.bytes -= entry.bytes;
         Some(entry.token)
@@ -188,8 +188,8 @@ mod tests {
         }
         assert_eq!(numbers(pending.take_unsent(MS)), vec![0, 1, 2]);
         assert_eq!(numbers(pending.take_unsent(MS)), Vec::<u64>::new());
-        assert_eq!(pending.applied(0), Some(Token(0)));
-        assert_eq!(pending.applied(0), None);
+        assert_eq!(pending.remove(0), Some(Token(0)));
+        assert_eq!(pending.remove(0), None);
         pending.resend_all();
         let again = pending.take_unsent(MS).unwrap();
         assert_eq!(again.floor, 1);
@@ -234,7 +234,7 @@ mod tests {
         pending.add(Token(0), large(), Duration::ZERO, MS * 7000).unwrap();
         assert_eq!(pending.add(Token(1), large(), Duration::ZERO, MS * 7000), Err(Token(1)));
         pending.add(Token(2), body(), Duration::ZERO, MS * 7000).unwrap();
-        pending.applied(0);
+        pending.remove(0);
         pending.add(Token(3), large(), Duration::ZERO, MS * 7000).unwrap();
     }
 }

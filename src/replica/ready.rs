@@ -141,13 +141,13 @@ impl Replica {
         self.effects.events.extend(done.events);
         let session = self.pending.session();
         for applied in done.answered.into_iter().filter(|applied| applied.session == session) {
-            if let Some(token) = self.pending.applied(applied.number) {
+            if let Some(token) = self.pending.remove(applied.number) {
                 let result = applied.result.map(|outcome| outcome.event);
                 self.effects.replies.push(Reply::Write { token, result });
             }
         }
         for (_, number) in done.published.into_iter().filter(|(from, _)| *from == session) {
-            if let Some(token) = self.pending.applied(number) {
+            if let Some(token) = self.pending.remove(number) {
                 self.effects.replies.push(Reply::Published { token });
             }
         }

@@ -31,9 +31,9 @@ impl Replica {
 
     /// Queues what another member's clients want. Each member keeps what its own want until it is applied, and bounds it;
     /// but what is sent again may gather here.
-    pub(super) fn enqueue_forwarded(&mut self, now: Duration, batch: Batch) {
+    pub(super) fn enqueue_forwarded(&mut self, now: Duration, from: u64, batch: Batch) {
         if self.queue.bytes() < QUEUE_BYTES_MAX
-            && let Some(batch) = self.with_room(batch)
+            && let Some(batch) = self.with_room(now, from, batch)
         {
             self.enqueue(now, batch);
         }

@@ -4,7 +4,9 @@
 //! have different disks, and must come to the same state. A leader takes nothing that needs room while its own disk is
 //! nearly full or so many voters' are that fewer than a quorum have room, or while the keyspace has reached its quota.
 //! Deletes, expiry and what the members do for themselves go on; that is what the reserve of disk is for. What it
-//! decides it says with its beacons, so that other members refuse at once what they would have forwarded.
+//! decides it says with its beacons, so that other members refuse at once what they would have forwarded, and of what was
+//! on its way already it says which requests it left out. Their clients are told so, and not that none of it was applied:
+//! an earlier copy may have reached another leader.
 //!
 //! A leader whose disk is nearly full hands over to a voter that has room, if there is one: the followers that are full
 //! fall behind and catch up when they have space, and the cluster goes on as long as a quorum has room.
@@ -13,12 +15,16 @@
 //! election timeout is over.
 
 use super::{Failure, Replica};
-use crate::proto::command::{Batch, Operation, Request, request::Body};
+use crate::proto::command::{Batch, Operation, request::Body};
 use crate::proto::peer::Beacon;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-/// Election timeouts between two attempts to hand leadership to a member with room.
+/// Election timeouts from one attempt to hand leadership to a member with room until the next.
 const HAND_OVER_EVERY: u32 = 5;
+
+/// Ticks before the first attempt: so long it may take until this member knows who else is short.
+const HAND_OVER_AFTER: u32 = 2;
 
 /// Why a leader takes nothing that needs room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +78,7 @@ impl Replica {
     /// This member's disk is nearly full, or is not any more.
     pub(super) fn note_space(&mut self, short: bool) {
         self.room.own_short = short;
-        self.room.ticks_to_hand_over = 0;
+        self.room.ticks_to_hand_over = HAND_OVER_AFTER;
     }
 
     /// Why requests that need room are refused at present; on a follower, as far as its leader has told.
@@ -102,19 +108,34 @@ impl Replica {
         (!has_room_for(body, shortage)).then_some(Failure::NoRoom(shortage))
     }
 
-    /// Leaves of a forwarded batch what there is room for. The rest comes again, until its origin knows better.
-    pub(super) fn with_room(&self, mut batch: Batch) -> Option<Batch> {
+    /// Leaves of what `from` forwarded what there is room for, and says what it left out. If that cannot be said yet, or
+    /// is lost, it comes again.
+    pub(super) fn with_room(&mut self, now: Duration, from: u64, mut batch: Batch) -> Option<Batch> {
         if let Some(shortage) = self.shortage() {
-            let fits =
-                |request: &Request| request.body.as_ref().is_none_or(|body| has_room_for(body, shortage));
-            batch.requests.retain(fits);
+            let sessions = &self.state.sessions;
+            let mut left_out = Vec::new();
+            batch.requests.retain(|request| {
+                let fits = request.body.as_ref().is_none_or(|body| has_room_for(body, shortage));
+                if !fits && !sessions.has_applied(batch.session, request.number) {
+                    left_out.push(request.number);
+                }
+                fits
+            });
+            if !left_out.is_empty() && self.clock.in_office() {
+                let beacon = self.beacon(now);
+                let told = &mut self.outgoing(from).beacon;
+                let before = told.take().filter(|b| b.session == batch.session).map(|b| b.left_out);
+                left_out.extend(before.unwrap_or_default());
+                *told = Some(Beacon { session: batch.session, left_out, ..beacon });
+            }
         }
         (!batch.requests.is_empty()).then_some(batch)
     }
 
     /// There is another leader, or none.
-    pub(super) fn forget_refusal(&mut self) {
+    pub(super) fn leader_changed(&mut self) {
         self.room.leader_refuses = None;
+        self.room.ticks_to_hand_over = HAND_OVER_AFTER;
     }
 
     pub(super) fn hear_of_room(&mut self, from: u64, beacon: &Beacon) {
@@ -130,6 +151,15 @@ impl Replica {
                 2 => Some(Shortage::Quota),
                 _ => Some(Shortage::Disk),
             };
+            if let Some(shortage) = self.room.leader_refuses
+                && beacon.session == self.pending.session()
+            {
+                for number in &beacon.left_out {
+                    if let Some(token) = self.pending.remove(*number) {
+                        self.fail(token, Failure::LeftOut(shortage));
+                    }
+                }
+            }
         }
     }
 
@@ -159,9 +189,11 @@ impl Replica {
                 self.outgoing(leader).beacon = Some(beacon);
             }
         } else if self.room.ticks_to_hand_over == 0 && self.raw.raft.lead_transferee.is_none() {
-            self.room.ticks_to_hand_over = HAND_OVER_EVERY.saturating_mul(self.config.election_ticks as u32);
             let short = self.room.short_peers.clone();
-            self.hand_over(|id| !short.contains_key(&id));
+            if self.hand_over(|id| !short.contains_key(&id)) {
+                self.room.ticks_to_hand_over =
+                    HAND_OVER_EVERY.saturating_mul(self.config.election_ticks as u32);
+            }
         }
     }
 }

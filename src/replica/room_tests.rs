@@ -39,7 +39,7 @@ fn a_leader_whose_disk_is_nearly_full_hands_over_to_a_member_with_room() {
     net.run(2);
     assert_eq!(ask(&mut net, first, set("v")), Ok(()), "a quorum has room");
     short(&mut net, first, true);
-    net.run(2);
+    net.run(4);
     let second = net.leader();
     assert!(second != first && second != other, "{second} leads");
     assert_eq!(ask(&mut net, second, set("v")), NO_DISK, "two of three have none");
@@ -83,6 +83,46 @@ fn without_room_on_a_quorum_every_member_refuses_what_needs_it_and_takes_deletes
     for id in 1..=3 {
         assert_eq!(ask(&mut net, id, set("v")), Ok(()), "on {id}");
     }
+}
+
+#[test]
+fn a_leader_without_room_hands_over_as_soon_as_others_have_room_again() {
+    // Raft forgets once an election timeout who was active, so it must work at any distance from that.
+    for phase in 0..10 {
+        let mut net = Net::with_quota(1..=3, 0);
+        let first = net.leader();
+        net.run(phase);
+        for id in 1..=3 {
+            short(&mut net, id, true);
+        }
+        net.run(40);
+        assert_eq!(net.leader(), first, "nobody is better off");
+        for id in (1..=3).filter(|id| *id != first) {
+            short(&mut net, id, false);
+        }
+        net.run(12);
+        let second = net.leader();
+        assert_ne!(second, first, "{phase} ticks later");
+        assert_eq!(ask(&mut net, first, set("v")), Ok(()));
+    }
+}
+
+#[test]
+fn who_forwards_before_it_knows_is_told_at_once_that_there_is_no_room() {
+    let mut net = Net::with_quota(1..=3, 0);
+    let leader = net.leader();
+    let asked = leader % 3 + 1;
+    short(&mut net, leader, true);
+    assert_eq!(net.members[&asked].shortage(), None, "it was told nothing yet");
+    net.give(asked, Input::Write { token: Token(1), command: set("v") });
+    assert!(
+        net.replies.iter().any(|(at, reply)| *at == asked
+            && matches!(reply, Reply::Failed { token: Token(1), reason: Failure::LeftOut(Shortage::Disk) })),
+        "{:?}",
+        net.replies
+    );
+    assert_eq!(net.members[&asked].shortage(), Some(Shortage::Disk), "and now it knows");
+    assert_eq!(net.members[&asked].waiting(), 0);
 }
 
 #[test]

@@ -44,6 +44,16 @@ impl Sessions {
         }
     }
 
+    /// Whether this number is not new.
+    pub(super) fn has_applied(&self, session: u64, number: u64) -> bool {
+        let Some(entry) = self.0.get(&session) else { return false };
+        let Some(offset) = number.checked_sub(entry.floor) else { return true };
+        usize::try_from(offset)
+            .ok()
+            .and_then(|offset| entry.applied.get(offset))
+            .is_some_and(|applied| *applied)
+    }
+
     /// Whether this number of an opened session is new; from now on it is not.
     pub(super) fn admit(&mut self, session: u64, number: u64) -> bool {
         let Some(entry) = self.0.get_mut(&session) else { return false };

@@ -190,6 +190,9 @@ impl Clients {
                 client.look_at(&store, invariants);
             }
             (Asked::Write { .. }, Outcome::Failed(Failure::Timeout)) => coverage.note("timeouts"),
+            (Asked::Write { .. }, Outcome::Failed(Failure::LeftOut(_))) => {
+                coverage.note("left out: no space")
+            }
             (Asked::Write { .. }, Outcome::Failed(Failure::Removed)) => coverage.note("told of a removal"),
             (Asked::Write { value, .. }, Outcome::Failed(reason)) => {
                 let space = matches!(reason, Failure::NoRoom(_));

@@ -27,6 +27,7 @@ const REQUIRED: &[&str] = &[
     "install torn",
     "installs",
     "machines lost",
+    "left out: no space",
     "majority healed, rest cut",
     "majority healed, rest down",
     "majority healed, rest half cut",

@@ -91,7 +91,7 @@ impl Network {
                         batch.session ^= rng.next_u64();
                     }
                 }
-                let wire = Wire::Frame(messages.clone(), forwarded, *beacon);
+                let wire = Wire::Frame(messages.clone(), forwarded, beacon.clone());
                 let late = at + rng.random_range(0..200);
                 self.put(late, Packet { from, to, wire });
             }

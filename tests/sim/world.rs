@@ -294,7 +294,7 @@ const MESSAGES: [&str; 19] = [
 fn note_input(trace: &mut Trace, now: u64, at: usize, input: &Input) {
     match input {
         Input::Frame { from, messages, forwarded, beacon } => {
-            let time = beacon.map_or(0, |b| b.time_ms);
+            let time = beacon.as_ref().map_or(0, |b| b.time_ms);
             trace.note(now, at, "frame from, forwarded, time", &[*from, forwarded.len() as u64, time]);
             for m in messages {
                 let [entries, reject] = [m.entries.len() as u64, u64::from(m.reject)];

@@ -21,8 +21,17 @@ async fn frames_arrive_in_order_and_whole() {
     assert_eq!(b.raft(2000).await.0, expected);
 
     let batch = Batch { session: 1, floor: 2, requests: Vec::new() };
-    let beacon = Beacon { term: 3, time_ms: 4, digest_index: 5, digest: 6, short_of_space: true, refuses: 1 };
-    let outgoing = Outgoing { raft: vec![], forwarded: vec![batch.clone()], beacon: Some(beacon) };
+    let beacon = Beacon {
+        term: 3,
+        time_ms: 4,
+        digest_index: 5,
+        digest: 6,
+        short_of_space: true,
+        refuses: 1,
+        session: 7,
+        left_out: vec![8, 9],
+    };
+    let outgoing = Outgoing { raft: vec![], forwarded: vec![batch.clone()], beacon: Some(beacon.clone()) };
     a.transport.send(0xb, outgoing);
     let Told::Frame(0xa, frame) = b.next().await else { panic!("not a frame of a's") };
     assert_eq!((frame.forwarded, frame.beacon), (vec![batch], Some(beacon)));
