@@ -56,7 +56,7 @@ impl Replica {
             }
         }
         if let Some(beacon) = beacon.filter(|_| is_member || from == self.standing.leader) {
-            self.hear_beacon(now, from, beacon);
+            self.hear_beacon(now, from, &beacon);
         }
     }
 
@@ -112,8 +112,8 @@ impl Replica {
         }
     }
 
-    pub(super) fn hear_beacon(&mut self, now: Duration, from: u64, beacon: Beacon) {
-        self.hear_of_room(from, &beacon);
+    pub(super) fn hear_beacon(&mut self, now: Duration, from: u64, beacon: &Beacon) {
+        self.hear_of_room(from, beacon);
         let current = beacon.term == self.raw.raft.term && from == self.raw.raft.leader_id;
         if !current || self.standing.leads {
             return;
