@@ -191,7 +191,7 @@ impl Clients {
             }
             (Asked::Write { .. }, Outcome::Failed(Failure::Timeout)) => coverage.note("timeouts"),
             (Asked::Write { .. }, Outcome::Failed(Failure::LeftOut(_))) => {
-                coverage.note("left out: no space")
+                coverage.note("left out: no space");
             }
             (Asked::Write { .. }, Outcome::Failed(Failure::Removed)) => coverage.note("told of a removal"),
             (Asked::Write { value, .. }, Outcome::Failed(reason)) => {
