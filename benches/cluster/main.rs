@@ -196,6 +196,9 @@ async fn compare(options: &Options) -> Result<(), Failure> {
         }
         products.reverse();
     }
+    if options.no_rows {
+        report.fsync.merge(&machine::measure_fsync(&data_root)?);
+    }
     let found = measure_scenarios(options, &products, &data_root).await?;
     let setting = report::Setting {
         rounds: options.rounds,
@@ -247,7 +250,8 @@ async fn measure_side(
     round: u32,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    let mut cluster = Cluster::start(product, options.program(product), options.members, data_root).await?;
+    let mut cluster =
+        Cluster::start(product, options.program(product), options.members, &[], data_root).await?;
     let value_size = options.value_size as usize;
     let work = load::Workload { keys: options.keys, value_size, shape: load::Shape::Flat };
     let result = async {
@@ -287,9 +291,10 @@ async fn measure_scenarios(
     // Each on a cluster of its own, but where nothing is measured anyway.
     let together = if options.quick { options.scenarios.len().max(1) } else { 1 };
     for scenarios in options.scenarios.chunks(together) {
+        let flags: Vec<&str> = scenarios.iter().flat_map(|scenario| scenario.flags()).copied().collect();
         for &product in products {
-            let mut cluster =
-                Cluster::start(product, options.program(product), options.members, data_root).await?;
+            let program = options.program(product);
+            let mut cluster = Cluster::start(product, program, options.members, &flags, data_root).await?;
             for &scenario in scenarios {
                 eprintln!("{scenario:?}, {}", product.name());
                 let done = scenarios::run(scenario, product, &mut cluster, options.sizes(), &mut found).await;

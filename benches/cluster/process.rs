@@ -89,11 +89,13 @@ fn free_ports(count: usize) -> Result<Vec<u16>, Failure> {
 }
 
 impl Cluster {
-    /// Starts `size` members on fresh data and waits until they serve. The leader comes first in `members()`.
+    /// Starts `size` members on fresh data, with `flags` besides what they need to find each other, and waits until they
+    /// serve. The leader comes first in `members()`.
     pub(crate) async fn start(
         product: Product,
         program: &Path,
         size: usize,
+        flags: &[&str],
         root: &Path,
     ) -> Result<Self, Failure> {
         let dir =
@@ -109,8 +111,9 @@ impl Cluster {
             .collect::<Vec<_>>()
             .join(",");
         for (index, (client, peer)) in clients.iter().zip(peers).enumerate() {
-            let member = spawn(product, program, &cluster.dir, index + 1, *client, *peer, &initial)?;
-            cluster.members.push(member);
+            let mut command = command(product, program, &cluster.dir, index + 1, (*client, *peer), &initial);
+            command.extend(flags.iter().map(OsString::from));
+            cluster.members.push(spawn(command, &cluster.dir, index + 1, *client)?);
         }
         if let Err(error) = cluster.wait_until_ready().await {
             return Err(format!("{}: {error}\n{}", product.name(), cluster.evidence()).into());
@@ -217,18 +220,17 @@ impl Drop for Cluster {
     }
 }
 
-fn spawn(
+/// What member `number` is started with; the ports are for clients and for peers.
+fn command(
     product: Product,
     program: &Path,
     dir: &Path,
     number: usize,
-    client: u16,
-    peer: u16,
+    (client, peer): (u16, u16),
     initial: &str,
-) -> Result<Member, Failure> {
+) -> Vec<OsString> {
     let name = format!("m{number}");
     let (client_url, peer_url) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
-    let log = dir.join(format!("{name}.log"));
     let mut command: Vec<OsString> = vec![program.into(), "--name".into(), name.clone().into()];
     command.extend(["--data-dir".into(), dir.join(&name).into_os_string()]);
     for (flag, value) in [
@@ -244,6 +246,12 @@ fn spawn(
     if product == Product::Etcd {
         command.extend(["--enable-v2=true", "--logger", "zap", "--log-level", "error"].map(OsString::from));
     }
+    command
+}
+
+fn spawn(command: Vec<OsString>, dir: &Path, number: usize, client: u16) -> Result<Member, Failure> {
+    let name = format!("m{number}");
+    let log = dir.join(format!("{name}.log"));
     let process = launch(&command, &log)?;
     Ok(Member { name, client: format!("127.0.0.1:{client}"), process, log, command })
 }

@@ -94,26 +94,28 @@ impl Report {
         line(
             &mut text,
             &format!(
-                "Disk, append of 256 bytes + fdatasync, measured before each round: p50 {}, p99 {}.",
+                "Disk, append of 256 bytes + fdatasync, measured beforehand: p50 {}, p99 {}.",
                 duration(self.fsync.quantile(0.5)),
                 duration(self.fsync.quantile(0.99))
             ),
         );
-        line(
-            &mut text,
-            &format!(
-                "{rounds} alternating round{} of {seconds} s a row on fresh data; {keys} keys, values of {value_size} bytes; closed \
-                 loop over keep-alive connections spread over the members (a single one goes to the leader). \
-                 Requests per second: median (lowest to highest round). Latencies: over all rounds. Generator: share of \
-                 one core that the load generator took.",
-                if *rounds == 1 { "" } else { "s" },
-            ),
-        );
-        line(&mut text, "");
-        line(&mut text, "| | side | requests/s | ratio | p50 | p99 | generator |");
-        line(&mut text, "| --- | --- | ---: | ---: | ---: | ---: | ---: |");
-        for &row in &self.rows {
-            self.render_row(&mut text, row);
+        if !self.rows.is_empty() {
+            line(
+                &mut text,
+                &format!(
+                    "{rounds} alternating round{} of {seconds} s a row on fresh data; {keys} keys, values of {value_size} bytes; closed \
+                     loop over keep-alive connections spread over the members (a single one goes to the leader). \
+                     Requests per second: median (lowest to highest round). Latencies: over all rounds. Generator: share of \
+                     one core that the load generator took.",
+                    if *rounds == 1 { "" } else { "s" },
+                ),
+            );
+            line(&mut text, "");
+            line(&mut text, "| | side | requests/s | ratio | p50 | p99 | generator |");
+            line(&mut text, "| --- | --- | ---: | ---: | ---: | ---: | ---: |");
+            for &row in &self.rows {
+                self.render_row(&mut text, row);
+            }
         }
         if !self.figures.is_empty() {
             line(&mut text, "");

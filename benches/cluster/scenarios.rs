@@ -23,8 +23,19 @@ pub(crate) enum Scenario {
     Cold,
     /// Throughput as the number of keys grows, flat and deep
     Growth,
-    /// A million keys: checkpoints, memory, restart, listing
+    /// A million keys: checkpoints (every 10,000 entries), memory, restart, listing
     Million,
+}
+
+impl Scenario {
+    /// What the members of both sides are started with for it.
+    pub(crate) fn flags(self) -> &'static [&'static str] {
+        match self {
+            // So that checkpoints fall into the time that is measured.
+            Scenario::Million => &["--snapshot-count", "10000"],
+            _ => &[],
+        }
+    }
 }
 
 /// How large they are.

@@ -1,8 +1,10 @@
 """Keys and watches, on every member."""
 
 import asyncio
+import http.client
 import re
 import resource
+import statistics
 import time
 
 from checking import BOTH, CheckFailed, check, expect, expect_equal
@@ -179,3 +181,37 @@ def watch_ten_thousand(ctx):
     seconds = asyncio.run(crowd(members[0], lambda: ctx.put(members[1], "/crowd/key", "now")))
     expect(seconds < 30, f"{seconds:.1f} s until the last of {CROWD} watches was told")
     expect_equal(ctx.get(members[0], "/crowd/key").status, 200, "the member afterwards")
+
+
+def timed_put(member):
+    """Milliseconds of a write on a connection of its own."""
+    started = time.monotonic()
+    connection = http.client.HTTPConnection(member.url.removeprefix("http://"), timeout=10)
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    connection.request("PUT", "/v2/keys/cold", "value=v", form)
+    status = connection.getresponse().status
+    connection.close()
+    expect(status in (200, 201), f"a write got {status}")
+    return (time.monotonic() - started) * 1000
+
+
+@check("cold-requests", timeout=120)
+def cold_requests(ctx):
+    """The first request after the start, and one after silence, take as long as any other."""
+    seen = []
+    # The machine may be busy with something else; a path that is slow when cold is slow each time.
+    for _ in range(5):
+        members = ctx.static_cluster()
+        first = [timed_put(member) for member in members]
+        usual = statistics.median(timed_put(member) for _ in range(20) for member in members)
+        silent = []
+        for _ in range(3):
+            time.sleep(1)
+            silent.append(timed_put(members[0]))
+        for member in members:
+            member.stop()
+        seen.append(f"first {max(first):.1f} ms, after silence {statistics.median(silent):.1f} ms, usual {usual:.1f} ms")
+        if max(first) < 3 * usual and statistics.median(silent) < 3 * usual:
+            ctx.note(seen[-1])
+            return
+    raise CheckFailed("; ".join(seen))
