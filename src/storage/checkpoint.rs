@@ -255,7 +255,11 @@ fn discard(place: &Path) -> Result<(), StorageError> {
     unfinished.push(UNFINISHED);
     fs::rename(place, &unfinished).doing("removing", place)?;
     crash_point!("checkpoint.discarding");
-    files::remove_any(Path::new(&unfinished))
+    let unfinished = Path::new(&unfinished);
+    if let Err(error) = files::shrink_gently(unfinished) {
+        tracing::debug!(%error, "an old checkpoint is removed at once");
+    }
+    files::remove_any(unfinished)
 }
 
 fn scratch_parents(dir: &Path) -> [PathBuf; 3] {

@@ -4,6 +4,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -106,6 +108,27 @@ pub(crate) fn remove_any(path: &Path) -> Result<(), StorageError> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StorageError::io("removing", path, e)),
         _ => Ok(()),
     }
+}
+
+/// Shortens the files of a directory to nothing, piece by piece. To remove a file of some hundred MiB at once is one
+/// transaction of the file system, for which every fsync beside it waits: 0.1 s was seen.
+pub(crate) fn shrink_gently(dir: &Path) -> io::Result<()> {
+    const PIECE: u64 = 8 << 20;
+    const PAUSE: Duration = Duration::from_millis(3);
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let mut left = entry.metadata()?.len();
+        if !entry.file_type()?.is_file() || left <= PIECE {
+            continue;
+        }
+        let file = File::options().write(true).open(entry.path())?;
+        while left > 0 {
+            left = left.saturating_sub(PIECE);
+            file.set_len(left)?;
+            thread::sleep(PAUSE);
+        }
+    }
+    Ok(())
 }
 
 /// Names in a directory, sorted.
