@@ -217,15 +217,21 @@ async fn fanout(
 ) -> Result<(), Failure> {
     const ROW: Row = Row { name: "fanout", title: "", kind: Kind::Put, connections: 64 };
     const TURNS: u32 = 3;
+    let turn = sizes.length / 4;
     let Some(member) = members.last() else { return Ok(()) };
     let work = Workload { keys: 10_000, value_size: sizes.value_size, shape: Shape::Flat };
     load::fill(product, members, work).await?;
     let (mut without, mut with) = (0.0, 0.0);
     for _ in 0..TURNS {
-        without += load::run(ROW, product, members, work, sizes.length / 4).await?.per_second();
+        // Twice with, between two without: checkpoints come at their own pace, and must not favour one side.
+        without += load::run(ROW, product, members, work, turn).await?.per_second();
         let watching = steps::watch(member, "/v2/keys/elsewhere", sizes.watchers).await?;
-        with += load::run(ROW, product, members, work, sizes.length / 4).await?.per_second();
+        for _ in 0..2 {
+            with += load::run(ROW, product, members, work, turn).await?.per_second();
+        }
         drop(watching);
+        tokio::time::sleep(turn / 4).await;
+        without += load::run(ROW, product, members, work, turn).await?.per_second();
     }
     let title = format!("PUT, 64 connections, {} idle watchers elsewhere to none", sizes.watchers);
     figures.add(product, title, Unit::Ratio, with / without);
