@@ -195,6 +195,11 @@ def timed_put(member):
     return (time.monotonic() - started) * 1000
 
 
+# A processor that slept costs a millisecond or two; a delayed acknowledgement, a new connection between members or a lazy start
+# of something costs 40 and more.
+COLD_MS = 25
+
+
 @check("cold-requests", timeout=120)
 def cold_requests(ctx):
     """The first request after the start, and one after silence, take as long as any other."""
@@ -211,7 +216,7 @@ def cold_requests(ctx):
         for member in members:
             member.stop()
         seen.append(f"first {max(first):.1f} ms, after silence {statistics.median(silent):.1f} ms, usual {usual:.1f} ms")
-        if max(first) < 3 * usual and statistics.median(silent) < 3 * usual:
+        if max(max(first), statistics.median(silent)) < usual + COLD_MS:
             ctx.note(seen[-1])
             return
     raise CheckFailed("; ".join(seen))
