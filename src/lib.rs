@@ -41,6 +41,22 @@ pub mod proto {
     }
     pub mod peer {
         tonic::include_proto!("quorate.peer");
+
+        /// More is not said at once; what is not said comes again.
+        const LEFT_OUT_MAX: usize = 1 << 14;
+
+        impl Beacon {
+            /// This one instead of one that was not sent yet, whose word for what was left out it takes along.
+            pub(crate) fn instead_of(mut self, before: Option<Self>) -> Self {
+                let same = |before: &Self| self.left_out.is_empty() || before.session == self.session;
+                if let Some(before) = before.filter(|before| !before.left_out.is_empty()).filter(same) {
+                    self.session = before.session;
+                    self.left_out.extend(before.left_out);
+                    self.left_out.truncate(LEFT_OUT_MAX);
+                }
+                self
+            }
+        }
     }
     pub mod state {
         tonic::include_proto!("quorate.state");

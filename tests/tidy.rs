@@ -102,12 +102,8 @@ fn the_check_sees_what_it_is_to_see() {
 #[test]
 fn files_are_short_enough_to_be_held_in_the_head() {
     /// Tables, mostly: they may shrink, not grow.
-    const LONGER: &[(&str, usize)] = &[
-        ("node/config/rows.rs", 490),
-        ("storage/log.rs", 410),
-        ("transport/peer.rs", 435),
-        ("node/driver.rs", 420),
-    ];
+    const LONGER: &[(&str, usize)] =
+        &[("node/config/rows.rs", 490), ("storage/log.rs", 410), ("transport/peer.rs", 435)];
     let mut found = Vec::new();
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     sources(&src, &mut found);

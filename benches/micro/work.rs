@@ -101,6 +101,7 @@ impl Trio {
                 incarnation: id,
                 strict_reconfig: true,
                 quota_bytes: 0,
+                log_held_bytes: 32 << 20,
                 id,
                 session: id,
                 // The first one's timeout is the shortest with these, whatever it is.

@@ -88,7 +88,7 @@ fn size_hint(event: &Event) -> usize {
     const AROUND_NODE: usize = 160;
     let node =
         |node: &Node| AROUND_NODE + node.key.as_bytes().len() + node.value.as_ref().map_or(0, Bytes::len);
-    node(&event.node) + event.prev_node.as_ref().map_or(0, node)
+    node(&event.node) + event.prev_node.as_ref().map_or(0, |before| node(before))
 }
 
 /// The moment that an answer speaks of.

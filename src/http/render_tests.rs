@@ -1,6 +1,7 @@
 use super::*;
 use crate::store::{Action, Key};
 use proptest::prelude::*;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 /// Cluster time 1,000,000 was at 2026-11-22T05:59:26.75Z.
@@ -25,7 +26,14 @@ fn node_text(node: &Node) -> String {
 }
 
 fn event_of(action: Action, node: Node, prev_node: Option<Node>) -> Event {
-    Event { index: node.modified, action, node, prev_node, refresh: false, time: ClusterTime(999_000) }
+    Event {
+        index: node.modified,
+        action,
+        node: Arc::new(node),
+        prev_node: prev_node.map(Arc::new),
+        refresh: false,
+        time: ClusterTime(999_000),
+    }
 }
 
 /// The texts are answers of etcd 3.4.23.

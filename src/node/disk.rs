@@ -12,6 +12,7 @@ use crate::replica::{Input, LogPosition, LogWrite, State};
 use crate::storage::{Checkpoints, Log, StorageError, disk_space};
 use crossbeam_channel::RecvTimeoutError;
 use raft::eraftpb::{Entry, HardState};
+use rustix::process::setpriority_process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -44,7 +45,9 @@ const SPACE_MARGIN: u64 = 1 << 20;
 const GATHER_MAX: usize = 256;
 
 pub(super) struct LogThread {
-    pub log: Log,
+    pub log: Arc<Log>,
+    /// Frees what the log takes on disk and does not need any more.
+    pub freeing: BackgroundThread,
     pub checkpoints: Arc<Checkpoints>,
     pub jobs: mpsc::UnboundedReceiver<DiskJob>,
     pub driver: mpsc::Sender<DriverInput>,
@@ -76,10 +79,12 @@ impl LogThread {
                     self.write(&std::mem::take(&mut gathered))?;
                     crash_point!("compact.begun");
                     self.when_there_is_space(0, || self.log.compact(base))?;
-                    crash_point!("compact.done");
+                    crash_point!("compact.written");
+                    self.free_space();
                 }
                 DiskJob::Write(write) if write.install.is_some() => {
                     self.write(&std::mem::take(&mut gathered))?;
+                    self.freeing = BackgroundThread::default();
                     self.install(write)?;
                 }
                 DiskJob::Write(write) => gathered.add(write),
@@ -147,6 +152,32 @@ impl LogThread {
         }
     }
 
+    /// Removes files of the log, beside what is written to it: appends would wait for that for longer than clients like.
+    fn free_space(&mut self) {
+        // The last time must be over, since there is one at a time.
+        self.freeing = BackgroundThread::default();
+        let (log, driver, stopped) = (Arc::clone(&self.log), self.driver.clone(), self.stopped.clone());
+        self.freeing = BackgroundThread::spawn("log-files", move || {
+            loop {
+                match log.free_space() {
+                    Ok(()) => {
+                        crash_point!("compact.done");
+                        break;
+                    }
+                    Err(error) if error.is_out_of_space() => {
+                        if stopped.recv_timeout(SPACE_RETRY) != Err(RecvTimeoutError::Timeout) {
+                            break;
+                        }
+                    }
+                    Err(error) => {
+                        let _ = driver.blocking_send(DriverInput::Fatal(error.to_string()));
+                        break;
+                    }
+                }
+            }
+        });
+    }
+
     fn note_sync(&self, begun: Instant, sync: bool) {
         if !sync {
             return;
@@ -209,16 +240,52 @@ impl Gathered {
     }
 }
 
-/// The thread that writes a checkpoint, if there is one. Dropping this waits for it: a member that has stopped has
-/// stopped writing, and its directory may be opened again.
+/// A thread that works on the disk for a while, if there is one. Dropping this waits for it: a member that has stopped
+/// has stopped writing, and its directory may be opened again.
 #[derive(Default)]
-pub(super) struct CheckpointThread(Option<JoinHandle<()>>);
+pub(super) struct BackgroundThread(Option<JoinHandle<()>>);
 
-impl Drop for CheckpointThread {
+impl BackgroundThread {
+    fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Self {
+        let thread = std::thread::Builder::new().name(name.into()).spawn(work);
+        Self(
+            thread.inspect_err(|error| tracing::error!(%error, "could not start a thread for the disk")).ok(),
+        )
+    }
+}
+
+impl Drop for BackgroundThread {
     fn drop(&mut self) {
         if let Some(thread) = self.0.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// A checkpoint's thread yields to those that clients wait for.
+const NICENESS: i32 = 10;
+
+/// Gives a checkpoint its records, and pauses for twice as long as was worked on them: a checkpoint of some hundred MiB
+/// as fast as it can be written takes the disk from the log, and the processor from everyone, for a second. A member that
+/// stops waits for its checkpoint, and is not kept waiting by pauses.
+struct Gently<I> {
+    records: I,
+    since: Instant,
+    stopped: crossbeam_channel::Receiver<()>,
+}
+
+impl<I: Iterator> Iterator for Gently<I> {
+    type Item = I::Item;
+
+    fn next(&mut self) -> Option<I::Item> {
+        /// Work between two pauses; a disk may take longer, and is not waited for longer than this times ten.
+        const WORK: Duration = Duration::from_millis(2);
+        let worked = self.since.elapsed();
+        if worked >= WORK {
+            let _ = self.stopped.recv_timeout(2 * worked.min(10 * WORK));
+            self.since = Instant::now();
+        }
+        self.records.next()
     }
 }
 
@@ -228,12 +295,16 @@ pub(super) fn checkpoint_in_background(
     state: State,
     driver: mpsc::Sender<DriverInput>,
     stats: Arc<DiskStats>,
-) -> CheckpointThread {
+    stopped: crossbeam_channel::Receiver<()>,
+) -> BackgroundThread {
     let work = move || {
         let at = state.applied;
         let begun = Instant::now();
+        // The thread, and those of sled that it starts. All that may go wrong is that it is not so.
+        let _ = setpriority_process(None, NICENESS);
+        let records = Gently { records: state.into_records(), since: begun, stopped };
         // sled panics where others return an error (PAINS D7.9); the checkpoint's directory is worthless then anyway.
-        let save = std::panic::AssertUnwindSafe(|| checkpoints.save(at, state.into_records()));
+        let save = std::panic::AssertUnwindSafe(|| checkpoints.save(at, records));
         let outcome = match std::panic::catch_unwind(save) {
             Ok(Ok(())) => {
                 stats.checkpoints.fetch_add(1, Ordering::Relaxed);
@@ -254,8 +325,24 @@ pub(super) fn checkpoint_in_background(
         };
         let _ = driver.blocking_send(outcome);
     };
-    let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(work);
-    CheckpointThread(
-        thread.inspect_err(|error| tracing::error!(%error, "could not start a thread for a checkpoint")).ok(),
-    )
+    BackgroundThread::spawn("checkpoint", work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_of_a_member_that_stops_makes_no_pauses() {
+        let (running, stopped) = crossbeam_channel::bounded::<()>(0);
+        drop(running);
+        let begun = Instant::now();
+        let mut records = Gently { records: 0..50, since: begun, stopped };
+        for number in 0..50 {
+            // As after a second of work.
+            records.since = begun.checked_sub(Duration::from_secs(1)).unwrap();
+            assert_eq!(records.next(), Some(number));
+        }
+        assert!(begun.elapsed() < Duration::from_secs(1), "two seconds of pauses");
+    }
 }

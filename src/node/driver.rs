@@ -6,23 +6,22 @@
 //! It shares its thread with the connections to the other members (see [`super`]): what a peer sent is stepped, and
 //! what a peer is to get is written, without waking another thread. So between two batches it lets them have a turn.
 
-use super::alarms::log_refusal;
 use super::checkpoints::CheckpointPlan;
-use super::disk::{self, CheckpointThread, DiskJob};
-use super::links::{KnownStatus, Links, Settings};
+use super::disk::{self, BackgroundThread, DiskJob};
+use super::links::{Links, Settings};
+use super::publisher::{self, Publisher};
 use super::quarantine;
-use super::view::{log_members, log_votes, members_of};
 use super::waiters::{ChangeReply, ReadReply, Waiter, Waiters, WriteReply};
 use super::watch::News;
-use crate::http::backend::{Alarm, BackendError, Member, Status, View};
-use crate::replica::{Effects, Input, LogPosition, MemberChange, MemberInfo, Replica, Standing};
+use crate::http::backend::BackendError;
+use crate::replica::{Effects, Input, LogPosition, MemberChange, Replica};
 use crate::store::{Action, ClusterTime, Command};
 use crossbeam_channel::TrySendError;
 use raft::eraftpb::Message;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -89,10 +88,8 @@ pub(super) struct Driver {
     /// What is to be sent once the log write of that number is on disk, by number.
     held: VecDeque<(u64, Vec<Message>)>,
     checkpoint: CheckpointPlan,
-    checkpoint_thread: CheckpointThread,
-    /// The members as they were last published and told to the transport.
-    members_told: Option<Arc<BTreeMap<u64, MemberInfo>>>,
-    members: Arc<BTreeMap<u64, Member>>,
+    checkpoint_thread: BackgroundThread,
+    publisher: Publisher,
     clock_kept: (u64, u64),
     /// Watchers were not told of everything.
     news_lost: bool,
@@ -109,9 +106,8 @@ impl Driver {
             waiters: Waiters::default(),
             held: VecDeque::new(),
             checkpoint,
-            checkpoint_thread: CheckpointThread::default(),
-            members_told: None,
-            members: Arc::default(),
+            checkpoint_thread: BackgroundThread::default(),
+            publisher: Publisher::default(),
             clock_kept: (0, 0),
             news_lost: false,
         }
@@ -121,7 +117,7 @@ impl Driver {
     ///
     /// # Errors
     /// The member must not go on: its disk or an invariant failed. The text says which.
-    pub(super) async fn run(mut self) -> (Result<(), String>, CheckpointThread) {
+    pub(super) async fn run(mut self) -> (Result<(), String>, BackgroundThread) {
         let at = match self.work().await {
             Ok(()) => return (Ok(()), self.checkpoint_thread),
             Err(End::Fatal(error)) => return (Err(error), self.checkpoint_thread),
@@ -256,9 +252,9 @@ impl Driver {
         }
         self.links.clock.set_offset(self.replica.clock_offset_micros());
         let expired = effects.events.iter().filter(|o| o.event.action == Action::Expire).count();
-        self.note_standing(expired as u64);
+        publisher::note_standing(&self.replica, &self.links, expired as u64);
         if effects.publish {
-            self.publish();
+            self.publisher.publish(&self.replica, &self.links);
         }
         if effects.removed {
             self.leave();
@@ -302,64 +298,6 @@ impl Driver {
         said.unwrap_or_else(|| "the log's thread panicked; its message is in this log".into())
     }
 
-    fn publish(&mut self) {
-        let state = self.replica.state();
-        if !self.members_told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &state.members)) {
-            let members = Arc::clone(&state.members);
-            log_members(self.members_told.as_deref(), &members);
-            let own = self.links.status.load().status.id;
-            let others = members.iter().filter(|(id, _)| **id != own);
-            // The roster first: the transport asks it who of those that call may go on.
-            self.links.roster.store(Arc::new(state.roster()));
-            self.links.peers.set_peers(others.map(|(id, info)| (*id, info.peer_urls.clone())).collect());
-            let before = std::mem::replace(&mut self.members, Arc::new(members_of(state)));
-            log_votes(&before, &self.members);
-            self.members_told = Some(members);
-        }
-        let view = View {
-            store: state.store.clone(),
-            raft_index: state.applied.index,
-            raft_term: self.replica.standing().term,
-            members: Arc::clone(&self.members),
-        };
-        self.links.view.store(Arc::new(view));
-    }
-
-    fn note_standing(&mut self, expired: u64) {
-        let standing = self.replica.standing();
-        let applied = self.replica.state().applied.index;
-        let known = self.links.status.load();
-        let before = &known.status;
-        let changed = (before.term, before.leader) != (standing.term, standing.leader);
-        let refusing = before.alarms.contains(&Alarm::WritesRefused);
-        let same = (before.commit, before.applied) == (standing.commit, applied)
-            && refusing == standing.refuses.is_some();
-        if !changed && expired == 0 && same {
-            return;
-        }
-        if refusing != standing.refuses.is_some() {
-            log_refusal(&standing);
-        }
-        if changed {
-            log_change(before, &standing);
-        }
-        if before.leader == before.id && !standing.leads {
-            self.links.peers.stop_snapshots();
-        }
-        let leader_since = if changed { Instant::now() } else { known.leader_since };
-        let status = Status {
-            leader: standing.leader,
-            term: standing.term,
-            commit: standing.commit,
-            applied,
-            expired: before.expired + expired,
-            alarms: standing.refuses.map(|_| Alarm::WritesRefused).into_iter().collect(),
-            ..before.clone()
-        };
-        drop(known);
-        self.links.status.store(Arc::new(KnownStatus { status, leader_since }));
-    }
-
     /// Whoever waits for an event of a member that serves no more would wait for ever.
     fn end_watches(&self) {
         let news = News { outcomes: Vec::new(), clock: self.links.clock.read(), gap: false, end: true };
@@ -390,6 +328,7 @@ impl Driver {
             state.clone(),
             self.links.inputs_back.clone(),
             Arc::clone(&self.links.disk_stats),
+            self.links.stopped.clone(),
         );
     }
 
@@ -397,24 +336,10 @@ impl Driver {
     fn keep_clock(&mut self, now: Duration) {
         const KEEP_EVERY_MS: u64 = 1_000;
         let (term, ClusterTime(reading)) = self.replica.vouched_time(now);
-        let due = term != self.clock_kept.0 || reading >= self.clock_kept.1 + KEEP_EVERY_MS;
+        let due = term != self.clock_kept.0 || reading >= self.clock_kept.1.saturating_add(KEEP_EVERY_MS);
         if self.replica.state().store.ttl_count() > 0 && due {
             self.clock_kept = (term, reading);
             (self.links.keep_clock)(term, reading);
         }
-    }
-}
-
-fn log_change(before: &Status, now: &Standing) {
-    if now.leads {
-        tracing::info!(term = now.term, "this member leads the cluster now");
-    } else if now.leader != 0 {
-        tracing::info!(
-            term = now.term,
-            leader = format_args!("{:x}", now.leader),
-            "the cluster has a leader"
-        );
-    } else if before.leader != 0 {
-        tracing::warn!(term = now.term, "the leader is lost; an election is to follow");
     }
 }

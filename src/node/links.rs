@@ -11,7 +11,7 @@ use crate::http::backend::{Status, View};
 use crate::replica::Roster;
 use crate::storage::Checkpoints;
 use arc_swap::ArcSwap;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -42,6 +42,8 @@ pub(super) struct Links {
     pub keep_alarm: Box<dyn Fn(u64) + Send>,
     /// Held as long as the member runs: threads that wait look at its other end.
     pub _running: Sender<()>,
+    /// That other end.
+    pub stopped: Receiver<()>,
     /// Keeps a term and a reading of cluster time for a restart.
     pub keep_clock: Box<dyn Fn(u64, u64) + Send>,
 }

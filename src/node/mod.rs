@@ -30,6 +30,7 @@ mod links;
 mod listen;
 mod parts;
 mod peer_routes;
+mod publisher;
 mod quarantine;
 mod running;
 mod serve;

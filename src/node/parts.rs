@@ -7,7 +7,7 @@ use super::checkpoints::CheckpointPolicy;
 use super::clock::ClockCell;
 use super::config::Config;
 use super::core_thread::CoreRuntime;
-use super::disk::{DiskStats, LogThread};
+use super::disk::{BackgroundThread, DiskStats, LogThread};
 use super::driver::{self, Driver, DriverInput};
 use super::incoming::Entrance;
 use super::links::{KnownStatus, Links, Settings};
@@ -43,6 +43,9 @@ pub(super) struct Parts {
     pub(super) threads: Vec<JoinHandle<()>>,
 }
 
+/// What is sent in well under a second.
+const LOG_HELD_BYTES: u64 = 32 << 20;
+
 impl Parts {
     pub(super) fn start(
         config: &Config,
@@ -59,6 +62,7 @@ impl Parts {
             request_timeout: Duration::from_secs(5) + 2 * config.election_timeout,
             incarnation: identity.incarnation,
             strict_reconfig: config.strict_reconfig_check,
+            log_held_bytes: LOG_HELD_BYTES,
             quota_bytes: config.quota_backend_bytes,
         };
         tracing::info!(
@@ -112,14 +116,15 @@ impl Parts {
         let checkpoints = Arc::new(storage.checkpoints);
         let disk_stats = Arc::new(DiskStats::default());
         let log_thread = LogThread {
-            log: storage.log,
+            log: Arc::new(storage.log),
+            freeing: BackgroundThread::default(),
             checkpoints: Arc::clone(&checkpoints),
             jobs: disk_out,
             driver: driver_in.clone(),
             stats: Arc::clone(&disk_stats),
             space: Arc::clone(&space),
             alarms: Arc::clone(&alarms),
-            stopped: stop_out,
+            stopped: stop_out.clone(),
         };
         let stats = Arc::clone(&disk_stats);
         let (clock_dir, alarm_dir) = (Arc::clone(data_dir), Arc::clone(data_dir));
@@ -139,6 +144,7 @@ impl Parts {
             alarms: Arc::clone(&alarms),
             keep_alarm: Box::new(move |index| quarantine::keep(&alarm_dir, index)),
             _running: stop_in,
+            stopped: stop_out,
             keep_clock: Box::new(move |term, ms| {
                 if let Err(error) = clock_dir.save_clock(term, ms) {
                     tracing::warn!(%error, "could not note the cluster's time; keys may live longer after a restart");

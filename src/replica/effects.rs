@@ -112,7 +112,7 @@ pub enum Input {
 pub struct Outgoing {
     /// Raft messages, in order.
     pub messages: Vec<Message>,
-    /// Requests for the leader to propose.
+    /// Requests for the leader to propose. May be lost, but not come twice: how often they were sent is counted.
     pub forwarded: Vec<Batch>,
     /// The leader's clock and digest.
     pub beacon: Option<Beacon>,
@@ -203,7 +203,7 @@ pub enum Failure {
     Removed,
     /// It needs room that there is not; it will not be applied.
     NoRoom(Shortage),
-    /// The leader was given it and left it out for want of room. It may still be applied if it was sent more than once.
+    /// The leader was given it and left it out for want of room; it will not be applied.
     LeftOut(Shortage),
 }
 

@@ -7,10 +7,20 @@ use rand::RngExt as _;
 use std::time::Duration;
 
 impl Replica {
+    /// Raft panics when it is to campaign between taking a snapshot and having it on disk (`hup` slices the log from
+    /// `applied`, which the snapshot has cut off), and when whoever has the only vote, and so wins at once, has not all of
+    /// its log on disk. A leader does not campaign.
+    pub(super) fn may_campaign(&self) -> bool {
+        let (raft, log) = (&self.raw.raft, &self.raw.raft.raft_log);
+        let wins_at_once = raft.state != StateRole::Leader && raft.prs().is_singleton();
+        self.writes.may_campaign()
+            && raft.snap().is_none()
+            && !(wins_at_once && log.persisted != log.last_index())
+    }
+
     pub(super) fn tick(&mut self, now: Duration) {
-        // Raft panics when it is to campaign between taking a snapshot and having it on disk (`hup` slices the log from
-        // `applied`, which the snapshot has cut off). A follower it is, for the moment, and nothing but time-outs count.
-        if self.writes.may_campaign() {
+        // A follower it is, for the moment, and nothing but time-outs count.
+        if self.may_campaign() {
             self.draw_election_timeout();
             self.raw.tick();
             self.campaign_early();
@@ -85,7 +95,8 @@ impl Replica {
         let peers: Vec<u64> =
             self.raw.raft.prs().iter().map(|(id, _)| *id).filter(|id| *id != self.config.id).collect();
         for peer in peers {
-            self.outgoing(peer).beacon = Some(beacon.clone());
+            let told = &mut self.outgoing(peer).beacon;
+            *told = Some(beacon.clone().instead_of(told.take()));
         }
     }
 

@@ -1,7 +1,7 @@
 //! The raft log as `raft` reads it: every entry since the base, in memory.
 //!
-//! The copy on disk is only written while the member runs, and read when it starts; this one answers. It is trimmed
-//! when a checkpoint makes a prefix unnecessary.
+//! The copy on disk is only written while the member runs, and read when it starts; this one answers. The one on disk
+//! is cut when a checkpoint makes a prefix unnecessary; this one holds only the part of it that a follower may be given.
 //!
 //! Invariants: entries are contiguous from `base.index + 1`; terms never decrease.
 
@@ -14,6 +14,8 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub(super) struct MemLog {
     base: LogPosition,
+    /// Where the log on disk begins, at or before the base.
+    disk_base: LogPosition,
     entries: VecDeque<Entry>,
     bytes: u64,
     hard_state: HardState,
@@ -37,7 +39,15 @@ impl MemLog {
         applied: LogPosition,
         membership: ConfState,
     ) -> Self {
-        let mut log = Self { base, entries: VecDeque::new(), bytes: 0, hard_state, applied, membership };
+        let mut log = Self {
+            base,
+            disk_base: base,
+            entries: VecDeque::new(),
+            bytes: 0,
+            hard_state,
+            applied,
+            membership,
+        };
         log.append(entries);
         log
     }
@@ -93,16 +103,35 @@ impl MemLog {
         self.membership = membership;
     }
 
-    /// Forgets entries up to and including `base`.
-    pub(super) fn compact(&mut self, base: LogPosition) {
+    /// Forgets entries up to and including `base`, which the disk forgets too. Whether it has to.
+    pub(super) fn compact(&mut self, base: LogPosition) -> bool {
         assert!(base.index <= self.applied.index, "only applied entries may be forgotten");
         while self.entries.front().is_some_and(|first| first.index <= base.index) {
-            let cut = self.entries.pop_front().expect("just looked at");
-            self.bytes -= size(&cut);
+            self.forget_first();
         }
         if base.index > self.base.index {
             self.base = base;
         }
+        let news = base.index > self.disk_base.index;
+        if news {
+            self.disk_base = base;
+        }
+        news
+    }
+
+    /// Forgets entries up to and including an index, which must be applied, as long as there are more than so many bytes.
+    /// The disk keeps them.
+    pub(super) fn trim(&mut self, upto: u64, bytes_max: u64) {
+        assert!(upto <= self.applied.index, "only applied entries may be forgotten");
+        while self.bytes > bytes_max && self.entries.front().is_some_and(|first| first.index <= upto) {
+            self.base = self.forget_first();
+        }
+    }
+
+    fn forget_first(&mut self) -> LogPosition {
+        let cut = self.entries.pop_front().expect("there is one");
+        self.bytes -= size(&cut);
+        LogPosition::of(&cut)
     }
 
     /// A snapshot replaced everything.
@@ -110,6 +139,7 @@ impl MemLog {
         self.entries.clear();
         self.bytes = 0;
         self.base = base;
+        self.disk_base = base;
         self.applied = base;
         self.membership = membership;
         self.hard_state.commit = self.hard_state.commit.max(base.index);

@@ -27,7 +27,7 @@ use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, Entry
 use std::sync::Arc;
 
 /// More members than this are not added: each costs every leader a stream and a place in every snapshot.
-const MEMBERS_MAX: usize = 64;
+pub(super) const MEMBERS_MAX: usize = 64;
 
 /// What a client wants changed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What changes of the membership do, and who may take part.
 
-use super::test_net::{LIMITS, Net, TICK, add, info};
+use super::test_net::{LIMITS, LOG_HELD_BYTES, Net, TICK, add, info};
 use super::*;
 use crate::store::{Command, Key};
 use raft::eraftpb::HardState;
@@ -70,6 +70,48 @@ fn the_log_is_not_cut_from_under_a_follower_that_is_in_reach_and_behind() {
         let (left, upto) = base(&mut net);
         assert_eq!(left, upto, "nobody lacks anything");
     }
+}
+
+#[test]
+fn of_the_log_in_memory_stays_what_a_follower_in_reach_lacks_and_little_more() {
+    let mut net = Net::founded(1..=3);
+    let leader = net.leader();
+    let behind = (1..=3).find(|id| *id != leader).unwrap();
+    let fill = |net: &mut Net| {
+        for _ in 0..100 {
+            let command = Command::Set {
+                key: Key::parse(b"/k"),
+                value: vec![b'v'; 60_000].into(),
+                dir: false,
+                ttl: None,
+                refresh: false,
+            };
+            net.give(leader, Input::Write { token: Token(98), command });
+        }
+    };
+    fill(&mut net);
+    for (id, member) in &net.members {
+        let log = member.raw.store();
+        assert!(log.bytes() <= LOG_HELD_BYTES, "{id} holds {}", log.bytes());
+        assert!(log.bytes() > LOG_HELD_BYTES / 2);
+    }
+    let has = net.members[&behind].raw.store().last_position().index;
+    net.give(leader, Input::Connected { peer: behind });
+    net.cut.insert(behind);
+    fill(&mut net);
+    let log = net.members[&leader].raw.store();
+    assert_eq!(log.base().index, has);
+    let base = log.base();
+    // The disk has all of it still, and is told to forget what the memory has forgotten already.
+    let before = LogPosition { index: base.index - 50, ..base };
+    net.compacted.clear();
+    net.give(leader, Input::Compactable { upto: before });
+    assert_eq!(net.compacted, [(leader, before)]);
+    net.cut.clear();
+    net.run(3);
+    assert_eq!(net.members[&behind].state().applied, net.members[&leader].state().applied);
+    fill(&mut net);
+    assert!(net.members[&leader].raw.store().bytes() <= LOG_HELD_BYTES);
 }
 
 /// Else all of them, started again, could need a member for a quorum that the change made dispensable, and that is gone.

@@ -25,12 +25,15 @@ mod codec;
 mod effects;
 mod elections;
 mod gather;
+#[cfg(test)]
+mod hostile_tests;
 mod log;
 mod membership;
 #[cfg(test)]
 mod membership_tests;
 mod peers;
 mod pending;
+mod plausible;
 mod queue;
 mod reads;
 mod ready;
@@ -325,6 +328,7 @@ impl Replica {
         // Proposing makes raft ready, and being ready may make a new leader, who proposes: until nothing is left.
         // A change of the membership may have waited for the disk.
         self.apply(now)?;
+        self.trim_log();
         loop {
             self.note_standing(now);
             if self.leaving && self.raw.raft.lead_transferee.is_none() {

@@ -22,17 +22,14 @@ impl Replica {
             self.changes.heard(from);
         }
         for message in messages {
-            // A peer speaks for itself only, states come by `Input::Snapshot`, and requests by `forwarded`.
+            // A peer speaks for itself only.
             let kind = message.get_msg_type();
-            let foreign = message.from != from || message.to != self.config.id;
+            let own = self.config.id;
+            let foreign = message.from != from || message.to != own || from == own || from == 0;
             // Dropped as if it were lost: the log in memory must not grow while the disk stands still.
             let too_much =
                 kind == MessageType::MsgAppend && !message.entries.is_empty() && self.writes.too_many();
-            if foreign
-                || too_much
-                || matches!(kind, MessageType::MsgSnapshot | MessageType::MsgPropose)
-                || !self.plausible(&message)
-            {
+            if foreign || too_much || !self.plausible(&message) {
                 continue;
             }
             if kind == MessageType::MsgReadIndex {
@@ -81,37 +78,6 @@ impl Replica {
         }
     }
 
-    /// Refuses what would make raft panic: a commit index or log position that this member cannot have, a message
-    /// without what belongs into it.
-    pub(super) fn plausible(&self, message: &Message) -> bool {
-        let kind = message.get_msg_type();
-        // Without a term raft takes a message for one of its own making, which nothing is checked of. A question for
-        // the leader has none.
-        if (message.term == 0) != (kind == MessageType::MsgReadIndex) {
-            return false;
-        }
-        match kind {
-            MessageType::MsgHeartbeat => {
-                message.term < self.raw.raft.term || message.commit <= self.raw.raft.raft_log.last_index()
-            }
-            MessageType::MsgAppend => {
-                let contiguous = message.entries.iter().enumerate();
-                let next = message.index.checked_add(1);
-                contiguous
-                    .into_iter()
-                    .all(|(i, e)| next.and_then(|next| next.checked_add(i as u64)) == Some(e.index))
-            }
-            // A follower cannot have more of this term's log than the leader.
-            MessageType::MsgAppendResponse => {
-                message.term != self.raw.raft.term || message.index <= self.raw.raft.raft_log.last_index()
-            }
-            MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => message.entries.len() == 1,
-            // To campaign while a snapshot is not on disk yet is more than raft can do; see `tick`.
-            MessageType::MsgTimeoutNow => self.writes.may_campaign(),
-            _ => true,
-        }
-    }
-
     pub(super) fn hear_beacon(&mut self, now: Duration, from: u64, beacon: &Beacon) {
         self.hear_of_room(from, beacon);
         let current = beacon.term == self.raw.raft.term && from == self.raw.raft.leader_id;
@@ -127,7 +93,7 @@ impl Replica {
 
     pub(super) fn receive_snapshot(&mut self, message: Message, state: Box<State>) {
         let metadata = message.get_snapshot().get_metadata();
-        let fits = message.get_msg_type() == MessageType::MsgSnapshot
+        let fits = self.plausible_snapshot(&message)
             && message.to == self.config.id
             && metadata.index == state.applied.index
             && metadata.term == state.applied.term

@@ -29,8 +29,17 @@ struct Entry {
     bytes: usize,
     deadline: Duration,
     sent: Option<Duration>,
+    /// How often it was sent: no more copies of it can reach a log.
+    copies: u32,
     /// After so long without an answer it is sent again.
     patience: Duration,
+}
+
+impl Entry {
+    fn note_sent(&mut self, now: Duration) {
+        self.sent = Some(now);
+        self.copies = self.copies.saturating_add(1);
+    }
 }
 
 /// The writes by number.
@@ -84,7 +93,7 @@ impl Pending {
         self.bytes += bytes;
         self.gather.add(patience(&body), now);
         let deadline = now + timeout;
-        let entry = Entry { token, body, bytes, deadline, sent: None, patience: RESEND_AFTER };
+        let entry = Entry { token, body, bytes, deadline, sent: None, copies: 0, patience: RESEND_AFTER };
         self.entries.insert(self.next_number, entry);
         self.next_number += 1;
         Ok(())
@@ -105,12 +114,12 @@ impl Pending {
         let mut requests = Vec::new();
         for number in std::mem::take(&mut self.lost).range(..self.unsent_from) {
             if let Some(entry) = self.entries.get_mut(number) {
-                entry.sent = Some(now);
+                entry.note_sent(now);
                 requests.push(Request { number: *number, body: Some(entry.body.clone()) });
             }
         }
         for (number, entry) in self.entries.range_mut(self.unsent_from..) {
-            entry.sent = Some(now);
+            entry.note_sent(now);
             entry.patience = RESEND_AFTER;
             requests.push(Request { number: *number, body: Some(entry.body.clone()) });
         }
@@ -135,6 +144,16 @@ impl Pending {
         let entry = self.entries.remove(&number)?;
         self.bytes -= entry.bytes;
         Some(entry.token)
+    }
+
+    /// A leader left it out. Who asked for it, if it was the only copy, so that it will never be applied. Of several
+    /// another may be in a log already, of this leader or of one before it, and be committed later: it goes on waiting, as if
+    /// the leader had said nothing.
+    pub(super) fn left_out(&mut self, number: u64) -> Option<Token> {
+        if self.entries.get(&number)?.copies > 1 {
+            return None;
+        }
+        self.remove(number)
     }
 
     /// Gives up everything.
@@ -206,6 +225,27 @@ mod tests {
         pending.tick(MS * 10, true, |token, sent| failed.push((token.0, sent)));
         assert_eq!(failed, vec![(0, true), (1, false)]);
         assert_eq!(pending.len(), 0);
+    }
+
+    #[test]
+    fn what_is_left_out_is_given_up_if_no_other_copy_was_sent() {
+        let mut pending = Pending::new(3);
+        for token in 0..3 {
+            pending.add(Token(token), body(), Duration::ZERO, MS * 7000).unwrap();
+        }
+        pending.take_unsent(MS);
+        assert_eq!(pending.left_out(0), Some(Token(0)));
+        assert_eq!(pending.left_out(0), None);
+        pending.resend_all();
+        assert_eq!(pending.left_out(1), Some(Token(1)), "it was to be sent again, but was not yet");
+        assert_eq!(numbers(pending.take_unsent(MS)), vec![2]);
+        assert_eq!(pending.left_out(2), None, "the other copy may be in a log");
+        assert_eq!(pending.remove(2), Some(Token(2)), "and may be applied");
+        pending.add(Token(3), body(), Duration::ZERO, MS * 7000).unwrap();
+        pending.take_unsent(MS);
+        pending.tick(MS + RESEND_AFTER, true, |_, _| unreachable!());
+        pending.take_unsent(MS + RESEND_AFTER);
+        assert_eq!(pending.left_out(3), None, "sent again by itself");
     }
 
     #[test]

@@ -10,6 +10,9 @@ use std::time::Duration;
 /// A log that is larger is cut, whoever lacks what of it.
 const LOG_HELD_BYTES_MAX: u64 = 64 << 20;
 
+/// The log in memory takes at most this part of what the keys and values take, see [`ReplicaConfig::log_held_bytes`].
+const LOG_OF_STATE: u64 = 4;
+
 impl Replica {
     pub(super) fn ready(&mut self, now: Duration) -> Result<(), String> {
         let mut ready = self.raw.ready();
@@ -159,12 +162,21 @@ impl Replica {
 
     pub(super) fn compact(&mut self, upto: LogPosition) {
         let upto = self.held_back().filter(|held| held.index < upto.index).unwrap_or(upto);
-        let log = self.raw.mut_store();
-        if upto.index <= log.base().index || upto.index > self.state.applied.index {
-            return;
+        if upto.index <= self.state.applied.index && self.raw.mut_store().compact(upto) {
+            self.effects.compact = Some(upto);
         }
-        log.compact(upto);
-        self.effects.compact = Some(upto);
+    }
+
+    /// Forgets what of the log no follower should be given any more: it would rather be sent the state. What this member's
+    /// own disk does not have yet stays, since `raft` asks for it when it has; but that is never applied.
+    pub(super) fn trim_log(&mut self) {
+        let follower_lacks = (self.state.store.byte_count() / LOG_OF_STATE).min(LOG_HELD_BYTES_MAX);
+        let bytes_max = follower_lacks.max(self.config.log_held_bytes);
+        if self.raw.store().bytes() > bytes_max {
+            let upto = self.state.applied.index;
+            let upto = self.held_back().map_or(upto, |held| held.index.min(upto));
+            self.raw.mut_store().trim(upto, bytes_max);
+        }
     }
 
     /// How far the log may go if no follower is to lack what it can still be given, as long as there is a connection to it

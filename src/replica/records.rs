@@ -203,7 +203,7 @@ const ACTIONS: [(Action, state::Action); 7] = [
 ];
 
 fn event_record(event: &Event, store: &Store) -> state::Event {
-    let mut prev_node = event.prev_node.as_ref().map(node_record);
+    let mut prev_node = event.prev_node.as_deref().map(node_record);
     let mut prev_value_left_out = false;
     if let (Some(record), Some(prev)) = (&mut prev_node, &event.prev_node) {
         let before = store.history().get(prev.modified);
@@ -243,22 +243,26 @@ fn event_from(record: &state::Event, before: &[Arc<Event>], store: &StoreBuilder
         .ok_or_else(|| format!("event {} has no action that is known here", record.index))?;
     let node = record.node.as_ref().ok_or_else(|| format!("event {} has no node", record.index))?;
     let mut node = node_from(node);
+    let now = store.node(&node.key).filter(|now| now.modified == record.index);
     if record.value_left_out {
-        let now = store.node(&node.key).filter(|now| now.modified == record.index);
         let now = now.ok_or_else(|| format!("event {} lacks its value", record.index))?;
         node.value.clone_from(&now.value);
     }
     if action.removes() {
         node.value = None;
     }
+    let node = now.filter(|now| ***now == node).map_or_else(|| Arc::new(node), Arc::clone);
     let mut prev_node = record.prev_node.as_ref().map(node_from);
+    let mut before_it = None;
     if let (Some(prev), true) = (&mut prev_node, record.prev_value_left_out) {
         let first = before.first().map_or(record.index, |event| event.index);
         let position = prev.modified.checked_sub(first).and_then(|at| usize::try_from(at).ok());
         let set_by = position.and_then(|at| before.get(at)).filter(|event| event.node.key == prev.key);
         let set_by = set_by.ok_or_else(|| format!("event {} lacks the value before it", record.index))?;
         prev.value.clone_from(&set_by.node.value);
+        before_it = Some(&set_by.node).filter(|node| ***node == *prev);
     }
+    let prev_node = before_it.map(Arc::clone).or_else(|| prev_node.map(Arc::new));
     Ok(Event {
         index: record.index,
         action,

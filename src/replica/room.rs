@@ -5,8 +5,9 @@
 //! nearly full or so many voters' are that fewer than a quorum have room, or while the keyspace has reached its quota.
 //! Deletes, expiry and what the members do for themselves go on; that is what the reserve of disk is for. What it
 //! decides it says with its beacons, so that other members refuse at once what they would have forwarded, and of what was
-//! on its way already it says which requests it left out. Their clients are told so, and not that none of it was applied:
-//! an earlier copy may have reached another leader.
+//! on its way already it says which requests it left out. Their clients are told so at once where that means that they will
+//! never be applied: where a request was sent once, since a member's stream to another brings nothing twice. One that was sent
+//! again may be in a log already, and waits (`Pending::left_out`).
 //!
 //! A leader whose disk is nearly full hands over to a voter that has room, if there is one: the followers that are full
 //! fall behind and catch up when they have space, and the cluster goes on as long as a quorum has room.
@@ -124,9 +125,8 @@ impl Replica {
             if !left_out.is_empty() && self.clock.in_office() {
                 let beacon = self.beacon(now);
                 let told = &mut self.outgoing(from).beacon;
-                let before = told.take().filter(|b| b.session == batch.session).map(|b| b.left_out);
-                left_out.extend(before.unwrap_or_default());
-                *told = Some(Beacon { session: batch.session, left_out, ..beacon });
+                let beacon = Beacon { session: batch.session, left_out, ..beacon };
+                *told = Some(beacon.instead_of(told.take()));
             }
         }
         (!batch.requests.is_empty()).then_some(batch)
@@ -155,7 +155,7 @@ impl Replica {
                 && beacon.session == self.pending.session()
             {
                 for number in &beacon.left_out {
-                    if let Some(token) = self.pending.remove(*number) {
+                    if let Some(token) = self.pending.left_out(*number) {
                         self.fail(token, Failure::LeftOut(shortage));
                     }
                 }

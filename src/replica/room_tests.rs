@@ -125,6 +125,52 @@ fn who_forwards_before_it_knows_is_told_at_once_that_there_is_no_room() {
     assert_eq!(net.members[&asked].waiting(), 0);
 }
 
+/// The first copy waits in the leader's log for a quorum when the leader begins to refuse, and the second is left out.
+#[test]
+fn who_forwarded_twice_is_not_told_that_it_will_not_be_applied() {
+    let mut net = Net::with_quota(1..=3, 0);
+    let leader = net.leader();
+    let asked = leader % 3 + 1;
+    net.slow.extend((1..=3).filter(|id| *id != leader));
+    net.replies.clear();
+    net.give(asked, Input::Write { token: Token(1), command: set("v") });
+    short(&mut net, leader, true);
+    net.give(asked, Input::Connected { peer: leader });
+    assert_eq!(net.members[&asked].shortage(), Some(Shortage::Disk), "it was told what the leader thinks");
+    assert!(net.replies.is_empty(), "and nothing of the write: {:?}", net.replies);
+    net.run(3);
+    assert!(
+        net.replies
+            .iter()
+            .any(|(at, reply)| *at == asked
+                && matches!(reply, Reply::Write { token: Token(1), result: Ok(_) })),
+        "{:?}",
+        net.replies
+    );
+}
+
+#[test]
+fn what_a_leader_left_out_is_said_with_its_next_heartbeat_if_not_before() {
+    let mut net = Net::with_quota(1..=3, 0);
+    let leader = net.leader();
+    let asked = leader % 3 + 1;
+    short(&mut net, leader, true);
+    net.silent.insert(asked);
+    net.give(asked, Input::Write { token: Token(1), command: set("v") });
+    let requests =
+        vec![crate::proto::command::Request { number: 0, body: Some(Body::Write(codec::encode(set("v")))) }];
+    let session = net.members[&asked].pending.session();
+    let forwarded = vec![Batch { session, floor: 0, requests }];
+    // Both before what they lead to is sent.
+    let member = net.members.get_mut(&leader).unwrap();
+    member.step(net.now, Input::Frame { from: asked, messages: vec![], forwarded, beacon: None });
+    net.give(leader, Input::Tick);
+    let left_out = |(_, reply): &(u64, Reply)| {
+        matches!(reply, Reply::Failed { token: Token(1), reason: Failure::LeftOut(Shortage::Disk) })
+    };
+    assert!(net.replies.iter().any(left_out), "{:?}", net.replies);
+}
+
 #[test]
 fn at_its_quota_the_keyspace_takes_refreshes_and_deletes_only() {
     let mut net = Net::with_quota(1..=3, 1000);
@@ -168,6 +214,37 @@ fn a_follower_with_a_full_disk_applies_what_others_have_on_theirs_and_neither_ac
     let second = net.leader();
     assert!(net.write(second, "4"));
     assert_eq!(net.members[&full].state().store.digest(), net.members[&third].state().store.digest());
+}
+
+/// A leader that forgot it would need the vote of one that it has sent away. A follower does not campaign until its disk knows.
+#[test]
+fn with_a_full_disk_a_follower_applies_a_change_of_the_membership_and_a_leader_does_not() {
+    for leads in [true, false] {
+        let mut net = Net::with_quota(1..=4, 0);
+        let leader = net.leader();
+        let [gone, other, third] = (1..=4).filter(|id| *id != leader).collect::<Vec<_>>()[..] else {
+            unreachable!()
+        };
+        let full = if leads { leader } else { other };
+        // The change is in the leader's log on disk, and nobody else has it, when the disk fills.
+        net.cut.insert(leader);
+        net.give(leader, Input::Change { token: Token(99), change: MemberChange::Remove { id: gone } });
+        let change = net.members[&leader].log_entries().last().unwrap().index;
+        net.full.insert(full, vec![]);
+        net.cut.clear();
+        net.run(3);
+        let has_applied = |net: &Net, id: u64| net.members[&id].state().applied.index >= change;
+        assert!(net.members[&leader].standing().leads && net.members[&leader].standing().commit >= change);
+        assert!(has_applied(&net, third), "whose disk has it");
+        assert_eq!(has_applied(&net, full), !leads);
+        assert!(net.committed[&full] < change, "its disk does not say that it is committed");
+        for write in net.full.remove(&full).unwrap() {
+            net.give(full, Input::Persisted { number: write.number });
+        }
+        net.run(3);
+        assert!(has_applied(&net, full));
+        assert_eq!(net.voters().len(), 3);
+    }
 }
 
 #[test]

@@ -4,15 +4,17 @@
 //! changes, it sends again what is not answered; both copies may reach the log, and the second is passed over. Part of
 //! the replicated state: every member must pass over the same ones. (Raft thesis, 6.3.)
 
+use super::membership::MEMBERS_MAX;
 use crate::proto::state;
 use std::collections::{BTreeMap, VecDeque};
 
 /// How far ahead of its floor a session may number requests; bounds the memory of a session to a window of bits.
 pub(super) const WINDOW: u64 = 1 << 20;
 
-/// How many sessions are remembered; the one that was silent longest is forgotten first. A cluster has one live
-/// session a member, so this leaves room for many restarts within the life of a message.
-const SESSIONS_MAX: usize = 64;
+/// How many sessions are remembered; the one that was silent longest is forgotten first. A cluster has one live session a
+/// member, and each restart leaves a dead one: in the largest cluster all members may restart three times while one of
+/// them is silent, and what it sends again is still known. Part of what members must agree on, like the limit of members.
+const SESSIONS_MAX: usize = 4 * MEMBERS_MAX;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Session {
@@ -135,6 +137,20 @@ mod tests {
         assert_eq!(sessions, again);
         let bad = state::Session { id: 1, floor: 5, applied: vec![4], last_index: 0 };
         assert!(Sessions::from_records(&[bad]).is_err());
+    }
+
+    #[test]
+    fn a_member_is_remembered_while_as_many_as_there_can_be_restart() {
+        let members = MEMBERS_MAX as u64;
+        let mut sessions = Sessions::default();
+        sessions.open(0, 0, 1);
+        assert!(sessions.admit(0, 0));
+        // Each of the others starts, and starts again three times, with another session each time.
+        for session in 1..=4 * (members - 1) {
+            sessions.open(session, 0, 1 + session);
+        }
+        sessions.open(0, 0, 1_000);
+        assert!(!sessions.admit(0, 0), "it was applied");
     }
 
     #[test]

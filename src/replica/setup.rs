@@ -48,6 +48,9 @@ pub struct ReplicaConfig {
     pub incarnation: u64,
     /// Refuse changes of membership after which the voters in reach would be no quorum.
     pub strict_reconfig: bool,
+    /// Bytes of the log that may be in memory however small the keyspace is. A follower that lacks more, and for a moment
+    /// does not answer, is sent the state.
+    pub log_held_bytes: u64,
     /// Bytes of keys and values that the keyspace may reach by what this member proposes; 0: any number.
     pub quota_bytes: u64,
 }

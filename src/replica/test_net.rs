@@ -8,6 +8,8 @@ use raft::eraftpb::HardState;
 pub(super) const LIMITS: HistoryLimits = HistoryLimits { events: 100, bytes: 1 << 20 };
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
+pub(super) const LOG_HELD_BYTES: u64 = 4 << 20;
+
 pub(super) struct Net {
     pub(super) members: BTreeMap<u64, Replica>,
     pub(super) cut: BTreeSet<u64>,
@@ -25,6 +27,8 @@ pub(super) struct Net {
     queued: Vec<(u64, LogWrite)>,
     /// Starts of members.
     runs: u64,
+    /// How far each disk was told to forget the log.
+    pub(super) compacted: Vec<(u64, LogPosition)>,
     /// Members that hear, but are not heard.
     pub(super) silent: BTreeSet<u64>,
     /// Members that are gone as soon as a change is answered.
@@ -50,6 +54,7 @@ impl Net {
             slow: BTreeSet::new(),
             queued: vec![],
             runs: 0,
+            compacted: vec![],
             silent: BTreeSet::new(),
             cut_when_answered: BTreeSet::new(),
         };
@@ -80,6 +85,7 @@ impl Net {
             incarnation: id,
             strict_reconfig: self.strict,
             quota_bytes: self.quota,
+            log_held_bytes: LOG_HELD_BYTES,
         };
         self.members.insert(id, Replica::new(config, recovered, self.now).unwrap());
     }
@@ -133,6 +139,7 @@ impl Net {
             let Some(member) = self.members.get_mut(&to) else { continue };
             member.step(now, input);
             let effects = member.flush(now).unwrap();
+            self.compacted.extend(effects.compact.map(|base| (to, base)));
             self.replies.extend(effects.replies.into_iter().map(|reply| (to, reply)));
             if self.replies.iter().any(|(_, reply)| matches!(reply, Reply::Changed { .. })) {
                 self.cut.append(&mut self.cut_when_answered);
@@ -148,13 +155,13 @@ impl Net {
                     self.queued.push((to, write));
                     continue;
                 }
-                if let Some(hard_state) = &write.hard_state {
-                    self.committed.insert(to, hard_state.commit);
-                }
                 if let Some(waiting) = self.full.get_mut(&to) {
                     waiting.push(write);
                     inputs.push((to, Input::Stalled));
                     continue;
+                }
+                if let Some(hard_state) = &write.hard_state {
+                    self.committed.insert(to, hard_state.commit);
                 }
                 inputs.push((to, Input::Persisted { number: write.number }));
                 for message in write.then_send.into_iter().filter(|message| self.reaches(to, message.to)) {

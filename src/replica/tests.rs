@@ -25,6 +25,7 @@ fn start(recovered: Recovered) -> Replica {
         election_ticks: 10,
         request_timeout: Duration::from_secs(7),
         quota_bytes: 0,
+        log_held_bytes: 32 << 20,
     };
     Replica::new(config, recovered, Duration::ZERO).unwrap()
 }
@@ -147,9 +148,59 @@ fn a_leader_passes_over_answers_that_cannot_be() {
     let mut answer = message(MessageType::MsgAppendResponse, 2, term);
     answer.index = u64::MAX;
     frame(&mut replica, answer);
+    // One before what it was given next, and more than it can have: raft would count on from there.
+    let next = replica.raw.raft.prs().get(2).unwrap().next_idx;
+    let mut answer = message(MessageType::MsgAppendResponse, 2, term);
+    (answer.index, answer.reject, answer.reject_hint) = (next - 1, true, u64::MAX);
+    frame(&mut replica, answer);
     frame(&mut replica, message(MessageType::MsgReadIndex, 2, 0));
     replica.flush(MS).unwrap();
     assert!(replica.standing().leads);
+}
+
+/// Raft panics if one becomes leader before it has all of its log on disk.
+#[test]
+fn nobody_leads_before_its_log_is_on_disk_whatever_peers_say() {
+    for sole in [true, false] {
+        let mut state = founding();
+        if sole {
+            state.membership = raft::eraftpb::ConfState::from((vec![1], vec![2, 3]));
+        }
+        let hard_state = HardState { term: 1, commit: 1, ..HardState::default() };
+        let mut replica =
+            start(Recovered { state, base: LogPosition::FOUNDING, entries: vec![], hard_state, clock: None });
+        for write in replica.flush(MS).unwrap().writes {
+            replica.step(MS, Input::Persisted { number: write.number });
+        }
+        let log = replica.raw.store().last_position();
+        let mut append = message(MessageType::MsgAppend, 2, 9);
+        (append.index, append.log_term) = (log.index, log.term);
+        append.mut_entries().push(Entry { index: log.index + 1, term: 9, ..Entry::default() });
+        frame(&mut replica, append);
+        let writes = replica.flush(MS).unwrap().writes;
+        frame(&mut replica, message(MessageType::MsgTimeoutNow, 2, 9));
+        for _ in 0..30 {
+            replica.step(MS, Input::Tick);
+            for kind in [MessageType::MsgRequestPreVoteResponse, MessageType::MsgRequestVoteResponse] {
+                for term in 9..13 {
+                    frame(&mut replica, message(kind, 2, term));
+                }
+            }
+        }
+        assert!(!replica.standing().leads);
+        let numbers = writes
+            .iter()
+            .map(|write| write.number)
+            .chain(replica.flush(MS).unwrap().writes.into_iter().map(|write| write.number));
+        for number in numbers.collect::<Vec<_>>() {
+            replica.step(MS, Input::Persisted { number });
+        }
+        for _ in 0..30 {
+            replica.step(MS, Input::Tick);
+        }
+        replica.flush(MS).unwrap();
+        assert_eq!(replica.standing().leads, sole, "then it does, if it has the only vote");
+    }
 }
 
 #[test]

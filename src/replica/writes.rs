@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - raft is told that a write is on disk only when it is, except on a follower whose disk is full (`stalled`);
-//! - a change of the membership is applied only where the disk says that it is committed (`may_apply`).
+//! - a change of the membership is applied only where the disk says that it is committed, but for such a follower
+//!   (`may_apply`).
 //!
 //! What it does not do: decide what is written, which is raft's (`ready`), and write it (`storage`).
 
@@ -69,10 +70,11 @@ impl Writes {
     }
 
     /// Whether a committed change of the membership may be applied. Whoever acts on one must not forget that it is
-    /// committed: it would need the vote of one that it has sent away. Only a disk that is full is not waited for, as
-    /// its member would lag behind; it is a follower's, and there is a leader who has it on disk.
+    /// committed: it would need the vote of one that it has sent away. Only a follower whose disk is full does not wait, as
+    /// it would lag behind: all that it was given is presumed to be written (`stalled`), there is a leader who has it on
+    /// disk, and this one does not campaign before it has. A leader waits, however full its disk is.
     pub(super) fn may_apply(&self, index: u64) -> bool {
-        index <= self.durable_commit || self.disk_full
+        index <= self.durable_commit || self.presumed == Some(self.begun)
     }
 
     fn begin(&mut self, write: &LogWrite) {

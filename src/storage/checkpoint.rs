@@ -78,6 +78,7 @@ impl Checkpoints {
         let place = self.dir.join(name_of(at.index));
         if !kept.contains(&at) {
             self.make_room(&mut kept)?;
+            tracing::debug!("there is room for a checkpoint");
             let unfinished = self.dir.join(name_of(at.index) + UNFINISHED);
             let built = self.build(&unfinished, at, records).and_then(|()| {
                 if place.exists() {
@@ -181,8 +182,10 @@ impl Checkpoints {
         files::make_dir(dir)?;
         crash_point!("checkpoint.begun");
         database::write(dir, records, self.reserve_bytes)?;
+        tracing::debug!("a checkpoint's database is written");
         crash_point!("checkpoint.written");
         Manifest::seal(dir, at)?;
+        tracing::debug!("a checkpoint is sealed");
         crash_point!("checkpoint.sealed");
         Ok(())
     }

@@ -1,10 +1,16 @@
 //! A sequence of records as a sled database that is written once, closed, and only ever read as a copy.
+//!
+//! The records, each behind its length, are one stream of bytes that is cut into large items, and every few items are a
+//! tree of their own. sled writes an item that is inserted to its log, and writes the whole leaf again after ten
+//! insertions or when it splits: trees too small for either are written once. With all items of 4 KiB in one tree,
+//! 330 MiB of records were 1.1 GiB of writes, a file of 584 MiB and 3.5 s of processor time; so they are 352 MiB and 0.9 s.
 
 use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 use rustix::fs::FlockOperation;
 use xxhash_rust::xxh3::Xxh3;
@@ -14,12 +20,22 @@ use super::files;
 use super::manifest::CURE_CHECKPOINT;
 use crate::proto::state::{Record, Tail, record::Body};
 
-/// A record is cut into items of this size. sled holds up to 17 items in a leaf and writes a leaf of more than a quarter
-/// of a segment (131,052 bytes) to a file of its own: 17 of these are 70 KiB.
-const ITEM_LEN: usize = 4096;
+/// Bytes of an item. sled writes a leaf of more than a quarter of a segment (131,052 bytes) to a file of its own, so an
+/// item must be smaller; with smaller ones than this there are many trees, of which sled keeps a list.
+const ITEM_LEN: usize = 32 << 10;
+
+/// Items in a tree: fewer than the insertions after which sled writes a leaf again.
+const TREE_ITEMS: u64 = 8;
+
+/// How often a tree that is complete is looked at. sled looks for what to drop from its cache only when a shard of it was
+/// used 64 times: without this the cache would hold hundreds of megabytes.
+const LOOKS: usize = 64;
 
 /// sled takes about ten times this much memory.
 const CACHE_BYTES: u64 = 4 << 20;
+
+/// Bytes of the length before each record.
+const LENGTH_LEN: usize = 4;
 
 /// How often the free space is looked at while writing.
 const SPACE_CHECK_BYTES: u64 = 1 << 20;
@@ -46,28 +62,61 @@ pub(crate) fn write(
     let failed = |e| sled_error("writing", dir, e);
     let db = config(dir).open().map_err(failed)?;
     let mut sums = Sums::default();
+    let mut items = Items { db: &db, dir, number: 0, tree: None };
     let mut unchecked_bytes = SPACE_CHECK_BYTES;
-    let mut put = |number: u64, bytes: &[u8]| -> Result<(), StorageError> {
-        unchecked_bytes += bytes.len() as u64;
-        if unchecked_bytes >= SPACE_CHECK_BYTES {
-            unchecked_bytes = 0;
-            check_space("writing a checkpoint in", dir, reserve_bytes)?;
-        }
-        for (part, item) in bytes.chunks(ITEM_LEN).enumerate() {
-            db.insert(item_key(number, part as u64), item).map_err(failed)?;
-        }
-        Ok(())
-    };
+    let mut stream: Vec<u8> = Vec::with_capacity(2 * ITEM_LEN);
     for record in records {
-        let bytes = record.encode_to_vec();
-        put(sums.records, &bytes)?;
-        sums.add(&bytes);
+        let begin = put(dir, &mut stream, &record)?;
+        sums.add(&stream[begin..]);
+        let whole = stream.len() - stream.len() % ITEM_LEN;
+        for item in stream[..whole].chunks(ITEM_LEN) {
+            unchecked_bytes += ITEM_LEN as u64;
+            if unchecked_bytes >= SPACE_CHECK_BYTES {
+                unchecked_bytes = 0;
+                check_space("writing a checkpoint in", dir, reserve_bytes)?;
+            }
+            items.push(item)?;
+        }
+        stream.drain(..whole);
     }
-    let tail = Record { body: Some(Body::Tail(sums.tail())) };
-    put(sums.records, &tail.encode_to_vec())?;
+    put(dir, &mut stream, &Record { body: Some(Body::Tail(sums.tail())) })?;
+    check_space("writing a checkpoint in", dir, reserve_bytes)?;
+    for item in stream.chunks(ITEM_LEN) {
+        items.push(item)?;
+    }
+    drop(items);
     db.flush().map_err(failed)?;
     drop(db);
     wait_until_closed(dir)
+}
+
+/// Puts items into trees.
+struct Items<'a> {
+    db: &'a sled::Db,
+    dir: &'a Path,
+    /// Of the next item.
+    number: u64,
+    tree: Option<sled::Tree>,
+}
+
+impl Items<'_> {
+    fn push(&mut self, item: &[u8]) -> Result<(), StorageError> {
+        let failed = |e| sled_error("writing", self.dir, e);
+        let tree = match self.tree.take() {
+            Some(tree) => tree,
+            None => self.db.open_tree((self.number / TREE_ITEMS).to_be_bytes()).map_err(failed)?,
+        };
+        tree.insert(self.number.to_be_bytes(), item).map_err(failed)?;
+        self.number += 1;
+        if self.number.is_multiple_of(TREE_ITEMS) {
+            for _ in 0..LOOKS {
+                tree.contains_key([]).map_err(failed)?;
+            }
+        } else {
+            self.tree = Some(tree);
+        }
+        Ok(())
+    }
 }
 
 /// Reads a database back; without its tail, which is checked. sled writes to the directory in doing so.
@@ -75,30 +124,60 @@ pub(crate) fn read(dir: &Path) -> Result<Vec<Record>, StorageError> {
     let failed = |e| sled_error("reading", dir, e);
     let damaged = |what: &str| StorageError::corrupt(dir, format!("{what}; {CURE_CHECKPOINT}"));
     let db = config(dir).open().map_err(failed)?;
+    // The tree that sled makes by itself is empty.
+    let mut names: Vec<sled::IVec> = db.tree_names().into_iter().filter(|name| name.len() == 8).collect();
+    names.sort_unstable();
     let mut records = Vec::new();
     let mut sums = Sums::default();
-    let mut number = 0;
-    let mut bytes: Vec<u8> = Vec::new();
-    for item in db.iter() {
-        let (key, value) = item.map_err(failed)?;
-        let of = key.get(..8).and_then(|of| of.try_into().ok()).map(u64::from_be_bytes);
-        if of != Some(number) {
-            records.push(sums.take(&bytes).ok_or_else(|| damaged("a record makes no sense"))?);
+    let mut stream = BytesMut::new();
+    let mut number: u64 = 0;
+    for name in names {
+        let tree = db.open_tree(name).map_err(failed)?;
+        for item in &tree {
+            let (key, value) = item.map_err(failed)?;
+            if *key != number.to_be_bytes() {
+                return Err(damaged("an item is missing"));
+            }
             number += 1;
-            bytes.clear();
+            stream.extend_from_slice(&value);
+            while let Some(bytes) = take(&mut stream) {
+                let record = Record::decode(bytes.clone()).map_err(|_| damaged("a record makes no sense"))?;
+                // The tail does not count for itself.
+                if !matches!(record.body, Some(Body::Tail(_))) {
+                    sums.add(&bytes);
+                }
+                records.push(record);
+            }
         }
-        if of != Some(number) {
-            return Err(damaged("a record is missing"));
-        }
-        bytes.extend_from_slice(&value);
     }
-    let tail = Record::decode(&bytes[..]).ok().and_then(|record| record.body);
-    if tail != Some(Body::Tail(sums.tail())) {
+    let tail = records.pop().and_then(|record| record.body);
+    if tail != Some(Body::Tail(sums.tail())) || !stream.is_empty() {
         return Err(damaged("it does not end in the right checksum"));
     }
     drop(db);
     wait_until_closed(dir)?;
     Ok(records)
+}
+
+/// Appends a record behind its length. Gives where it begins.
+fn put(dir: &Path, stream: &mut Vec<u8>, record: &Record) -> Result<usize, StorageError> {
+    let too_long =
+        |e| StorageError::io("writing a record in", dir, io::Error::new(io::ErrorKind::FileTooLarge, e));
+    let len = u32::try_from(record.encoded_len()).map_err(too_long)?;
+    stream.extend_from_slice(&len.to_be_bytes());
+    let begin = stream.len();
+    record.encode(stream).expect("a vector has room for whatever comes");
+    Ok(begin)
+}
+
+/// The first record of the stream, if it is whole.
+fn take(stream: &mut BytesMut) -> Option<Bytes> {
+    let len = u32::from_be_bytes(stream.get(..LENGTH_LEN)?.try_into().ok()?) as usize;
+    if stream.len() - LENGTH_LEN < len {
+        return None;
+    }
+    stream.advance(LENGTH_LEN);
+    Some(stream.split_to(len).freeze())
 }
 
 /// Count and checksum of the records so far.
@@ -114,21 +193,9 @@ impl Sums {
         self.hash.update(bytes);
     }
 
-    fn take(&mut self, bytes: &[u8]) -> Option<Record> {
-        self.add(bytes);
-        Record::decode(bytes).ok()
-    }
-
     fn tail(&self) -> Tail {
         Tail { records: self.records, checksum: self.hash.digest() }
     }
-}
-
-fn item_key(record: u64, part: u64) -> [u8; 16] {
-    let mut key = [0; 16];
-    key[..8].copy_from_slice(&record.to_be_bytes());
-    key[8..].copy_from_slice(&part.to_be_bytes());
-    key
 }
 
 /// Fails when less than `reserve_bytes` of the disk are left; `verb` is what was being done.

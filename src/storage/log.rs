@@ -136,8 +136,8 @@ impl Log {
         self.write(&mut state, batch, meta, sync)
     }
 
-    /// Forgets the entries up to `base`, which must be in the log, and frees their disk space. The caller has everything
-    /// up to there in checkpoints. A `base` that is not ahead of the log's own changes nothing.
+    /// Forgets the entries up to `base`, which must be in the log; [`Self::free_space`] frees what they take on disk. The
+    /// caller has everything up to there in checkpoints. A `base` that is not ahead of the log's own changes nothing.
     pub fn compact(&self, base: LogPosition) -> Result<(), StorageError> {
         let mut state = self.lock();
         if base.index <= state.meta.base.index {
@@ -152,10 +152,7 @@ impl Log {
         let mut batch = LogBatch::default();
         batch.add_command(REGION, Command::Compact { index: base.index + 1 });
         // Synced, so that no file is gone before it is on disk that the log does not need it.
-        self.write(&mut state, batch, meta, true)?;
-        drop(state);
-        crash_point!("compact.written");
-        self.free_space()
+        self.write(&mut state, batch, meta, true)
     }
 
     /// A snapshot at `base` has replaced the state: drops every entry and sets the hard state, in one synced batch.
@@ -235,8 +232,9 @@ impl Log {
         )))
     }
 
-    /// Removes the files that are no longer needed; the engine may rewrite a few entries for that.
-    fn free_space(&self) -> Result<(), StorageError> {
+    /// Removes the files that are no longer needed; the engine may rewrite a few entries for that. Takes up to a tenth of a
+    /// second, while another thread may append.
+    pub fn free_space(&self) -> Result<(), StorageError> {
         on_fresh_thread(&self.dir, || self.engine.purge_expired_files().map_err(|e| self.failed(e)))?;
         self.check_health()
     }

@@ -15,7 +15,7 @@ use super::error::{Doing, StorageError};
 use super::files;
 
 const NAME: &str = "MANIFEST";
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 const COPY_BUFFER: usize = 256 << 10;
 
 /// What a damaged checkpoint means.
@@ -59,6 +59,14 @@ impl Manifest {
         })?;
         if manifest.format > FORMAT {
             return Err(StorageError::Newer { path, found: manifest.format, supported: FORMAT });
+        }
+        if manifest.format < FORMAT {
+            let what = format!(
+                "it is of format {}, from before the first release; this program reads {FORMAT}. Remove this member from its \
+                 cluster, empty its data directory and add it anew",
+                manifest.format
+            );
+            return Err(StorageError::Foreign { path, what });
         }
         Ok(manifest)
     }

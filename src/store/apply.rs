@@ -100,8 +100,8 @@ impl Store {
         }
         let stored = Node { deadline: timing.deadline, ..Node::clone(&old) };
         self.nodes.put(Arc::new(stored.clone()));
-        let node = Node { modified: self.index + 1, ..stored };
-        Ok(self.record(Action::Update, node, Some(&old), timing))
+        let node = Arc::new(Node { modified: self.index + 1, ..stored });
+        Ok(self.record(Action::Update, node, Some(old), timing))
     }
 
     fn compare_and_swap(
@@ -180,8 +180,9 @@ impl Store {
         }
         let dir = value.is_none();
         let node = Node { key, value, dir, deadline: timing.deadline, created: index, modified: index };
-        self.nodes.put(Arc::new(node.clone()));
-        self.record(action, node, old, timing)
+        let node = Arc::new(node);
+        self.nodes.put(Arc::clone(&node));
+        self.record(action, node, old.cloned(), timing)
     }
 
     /// Makes the directories above a key that are not there yet.
@@ -201,9 +202,9 @@ impl Store {
     fn rewrite(&mut self, old: &Arc<Node>, value: &Bytes, action: Action, timing: Timing) -> Outcome {
         let value = if timing.refresh { old.value.clone() } else { Some(own(value)) };
         let modified = self.index + 1;
-        let node = Node { value, deadline: timing.deadline, modified, ..Node::clone(old) };
-        self.nodes.put(Arc::new(node.clone()));
-        self.record(action, node, Some(old), timing)
+        let node = Arc::new(Node { value, deadline: timing.deadline, modified, ..Node::clone(old) });
+        self.nodes.put(Arc::clone(&node));
+        self.record(action, node, Some(Arc::clone(old)), timing)
     }
 
     /// Removes a node with everything below it.
@@ -215,18 +216,24 @@ impl Store {
         }
         self.nodes.remove(&old.key);
         let modified = self.index + 1;
-        let node = Node { value: None, deadline: None, modified, ..Node::clone(old) };
-        let outcome = self.record(action, node, Some(old), Timing::new(time, None, false));
+        let node = Arc::new(Node { value: None, deadline: None, modified, ..Node::clone(old) });
+        let outcome = self.record(action, node, Some(Arc::clone(old)), Timing::new(time, None, false));
         Outcome { removed_from, ..outcome }
     }
 
     /// Takes the next index for what has just been done.
-    fn record(&mut self, action: Action, node: Node, old: Option<&Arc<Node>>, timing: Timing) -> Outcome {
+    fn record(
+        &mut self,
+        action: Action,
+        node: Arc<Node>,
+        prev_node: Option<Arc<Node>>,
+        timing: Timing,
+    ) -> Outcome {
         let event = Arc::new(Event {
             index: self.index + 1,
             action,
             node,
-            prev_node: old.map(|old| Node::clone(old)),
+            prev_node,
             refresh: timing.refresh,
             time: timing.now,
         });

@@ -70,8 +70,8 @@ impl StoreBuilder {
 
     /// A node that was added.
     #[must_use]
-    pub fn node(&self, key: &Key) -> Option<&Node> {
-        self.nodes.get(key).map(Arc::as_ref)
+    pub fn node(&self, key: &Key) -> Option<&Arc<Node>> {
+        self.nodes.get(key)
     }
 
     /// An event to be added, or the same one of the store that is shared with.

@@ -2,6 +2,7 @@
 
 use super::{ClusterTime, Key};
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// What was done to the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,9 +72,9 @@ pub struct Event {
     /// What was done.
     pub action: Action,
     /// The node after it.
-    pub node: Node,
+    pub node: Arc<Node>,
     /// The node before it, if there was one and the action reports it.
-    pub prev_node: Option<Node>,
+    pub prev_node: Option<Arc<Node>>,
     /// A TTL refresh: in the history for the index's sake, but no watcher hears of it.
     pub refresh: bool,
     /// Cluster time at which it was applied; `ttl` in an answer counts from here.

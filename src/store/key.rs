@@ -170,13 +170,7 @@ impl Key {
 
 impl Ord for Key {
     fn cmp(&self, other: &Self) -> Ordering {
-        let (left, right) = (self.as_bytes(), other.as_bytes());
-        let common = common_prefix(left, right);
-        match (left.get(common), right.get(common)) {
-            (Some(b'/'), Some(_)) => Ordering::Less,
-            (Some(_), Some(b'/')) => Ordering::Greater,
-            (left, right) => left.cmp(&right),
-        }
+        compare(self.as_bytes(), other.as_bytes()).0
     }
 }
 
@@ -196,6 +190,31 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({:?})", self.0)
     }
+}
+
+/// The order of two paths, or beginnings of paths, and how many bytes they have in common from the start.
+pub(super) fn compare(left: &[u8], right: &[u8]) -> (Ordering, usize) {
+    let common = common_prefix(left, right);
+    let order = match (left.get(common), right.get(common)) {
+        (Some(b'/'), Some(_)) => Ordering::Less,
+        (Some(_), Some(b'/')) => Ordering::Greater,
+        (left, right) => left.cmp(&right),
+    };
+    (order, common)
+}
+
+/// The first bytes of the rest of a path as a number: if the rest of one is less than that of another, the number is not
+/// greater. The end counts as zeros, and so does the slash; no other byte does.
+pub(super) fn eight_bytes(rest: &[u8]) -> u64 {
+    let mut bytes = [0; size_of::<u64>()];
+    for (place, byte) in bytes.iter_mut().zip(rest) {
+        *place = match *byte {
+            b'/' => 0,
+            byte if byte < b'/' => byte + 1,
+            byte => byte,
+        };
+    }
+    u64::from_be_bytes(bytes)
 }
 
 /// How many bytes two strings have in common from the start.
@@ -336,6 +355,17 @@ mod tests {
             let b = Key::parse(&[&common[..], &b].concat());
             prop_assert_eq!(a.cmp(&b), mapped(&a).cmp(&mapped(&b)));
             prop_assert_eq!(a.cmp(&b) == Ordering::Equal, a == b);
+        }
+
+        #[test]
+        fn eight_bytes_never_contradict_the_order(a in raw_path(), b in raw_path(), common in raw_path()) {
+            let a = Key::parse(&[&common[..], &a].concat());
+            let b = Key::parse(&[&common[..], &b].concat());
+            let (order, common) = compare(a.as_bytes(), b.as_bytes());
+            for skip in 0..=common {
+                let number = |key: &Key| eight_bytes(&key.as_bytes()[skip..]);
+                prop_assert!(number(&a) == number(&b) || number(&a).cmp(&number(&b)) == order);
+            }
         }
 
         #[test]

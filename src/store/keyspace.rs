@@ -2,75 +2,74 @@
 //!
 //! One flat ordered set of nodes by key stands for the whole tree: [`Key`]'s order makes every subtree one range. So
 //! nothing here recurses, however deep a path is, and a listing is a walk. The root has no entry.
-//!
-//! A slot of the set is one pointer. The tree copies a B-tree leaf whenever a reader holds the previous version, which
-//! is after every publish, and that copy costs a reference count per slot; with key and value in the slot it would be
-//! two and twice the memory to move (measured at 100,000 keys with a clone every 64 writes: a third slower). The price: a
-//! separator in an inner node of the set keeps the version of a node from which it was made, value included, until the
-//! inner node is split or merged. That is at most one old version for every eight nodes or so.
 
-use super::{Key, Node};
-use imbl::OrdSet;
-use imbl::ordset::RangedIter;
-use imbl::shared_ptr::DefaultSharedPtr;
-use std::borrow::Borrow;
+use super::Node;
+use super::btree::{Iter, Order, Tree};
+use super::key::{self, Key};
 use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
 
-/// A node in the set by key. Equal and ordered by the key alone.
-#[derive(Clone, Debug)]
-struct ByKey(Arc<Node>);
+/// By the key.
+#[derive(Clone, Copy, Debug)]
+enum ByKey {}
 
-impl Borrow<Key> for ByKey {
-    fn borrow(&self) -> &Key {
-        &self.0.key
+impl Order for ByKey {
+    type Key<'a> = &'a [u8];
+    type Fence = Arc<[u8]>;
+
+    fn key(node: &Node) -> &[u8] {
+        node.key.as_bytes()
+    }
+
+    fn key_of_fence(fence: &Arc<[u8]>) -> &[u8] {
+        fence
+    }
+
+    /// The beginning of `after`, up to what is not in `before`.
+    fn fence(before: &[u8], after: &[u8]) -> Arc<[u8]> {
+        let (_, common) = key::compare(before, after);
+        after[..=common].into()
+    }
+
+    fn compare(left: &[u8], right: &[u8]) -> (Ordering, usize) {
+        key::compare(left, right)
+    }
+
+    fn hint(key: &[u8], skip: usize) -> u64 {
+        key::eight_bytes(key.get(skip..).unwrap_or_default())
     }
 }
 
-impl PartialEq for ByKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.key == other.0.key
+/// By the deadline, then by the index of the node's last change, so that what was set within one millisecond expires in
+/// the order in which it was set, then by key. Only nodes that have a deadline.
+#[derive(Clone, Copy, Debug)]
+enum ByDeadline {}
+
+impl Order for ByDeadline {
+    type Key<'a> = (u64, u64, &'a [u8]);
+    type Fence = (u64, u64, Arc<[u8]>);
+
+    fn key(node: &Node) -> Self::Key<'_> {
+        let deadline = node.deadline.expect("only nodes that have one are here");
+        (deadline.0, node.modified, node.key.as_bytes())
     }
-}
 
-impl Eq for ByKey {}
-
-impl PartialOrd for ByKey {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+    fn key_of_fence((deadline, modified, key): &Self::Fence) -> Self::Key<'_> {
+        (*deadline, *modified, key)
     }
-}
 
-impl Ord for ByKey {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.key.cmp(&other.0.key)
+    fn fence(_: Self::Key<'_>, (deadline, modified, key): Self::Key<'_>) -> Self::Fence {
+        (deadline, modified, key.into())
     }
-}
 
-/// A node in the set by deadline; only nodes that have one. Equal and ordered by deadline, then by the index of the
-/// node's last change, so that what was set within one millisecond expires in the order in which it was set, then key.
-#[derive(Clone, Debug)]
-struct ByDeadline(Arc<Node>);
-
-impl PartialEq for ByDeadline {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
+    fn compare(left: Self::Key<'_>, right: Self::Key<'_>) -> (Ordering, usize) {
+        let order = (left.0, left.1).cmp(&(right.0, right.1));
+        (order.then_with(|| key::compare(left.2, right.2).0), 0)
     }
-}
 
-impl Eq for ByDeadline {}
-
-impl PartialOrd for ByDeadline {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for ByDeadline {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let (a, b) = (&self.0, &other.0);
-        (a.deadline, a.modified).cmp(&(b.deadline, b.modified)).then_with(|| a.key.cmp(&b.key))
+    fn hint(key: Self::Key<'_>, _: usize) -> u64 {
+        key.0
     }
 }
 
@@ -86,9 +85,9 @@ pub(super) enum Missing {
 /// All nodes, their deadlines and their size. A clone is O(1).
 #[derive(Clone, Debug, Default)]
 pub(super) struct Keyspace {
-    nodes: OrdSet<ByKey>,
+    nodes: Tree<ByKey>,
     /// The same nodes as in `nodes`, those with a deadline.
-    due: OrdSet<ByDeadline>,
+    due: Tree<ByDeadline>,
     bytes: u64,
 }
 
@@ -107,12 +106,12 @@ impl Keyspace {
 
     /// The node that expires next; of several with one deadline, the one changed first.
     pub(super) fn next_due(&self) -> Option<&Arc<Node>> {
-        self.due.get_min().map(|node| &node.0)
+        self.due.first()
     }
 
     /// The node at a key other than the root.
     pub(super) fn get(&self, key: &Key) -> Option<&Arc<Node>> {
-        self.nodes.get(key).map(|node| &node.0)
+        self.nodes.get(key.as_bytes())
     }
 
     /// The node at a key other than the root, or what is in the way.
@@ -125,7 +124,7 @@ impl Keyspace {
     /// Every node's parent exists, so the existing ancestors are the first few: a binary search finds the last.
     fn missing(&self, key: &Key) -> Missing {
         let path: Vec<Key> = key.ancestors().skip(1).collect();
-        let existing = path.partition_point(|ancestor| self.nodes.contains(ancestor));
+        let existing = path.partition_point(|ancestor| self.get(ancestor).is_some());
         let last = existing.checked_sub(1).and_then(|last| self.get(&path[last]));
         match last {
             Some(file) if !file.dir => Missing::BelowFile(file.key.clone()),
@@ -135,19 +134,19 @@ impl Keyspace {
 
     /// Puts a node at its key, in place of what was there.
     pub(super) fn put(&mut self, node: Arc<Node>) {
-        if let Some(old) = self.nodes.insert(ByKey(node.clone())) {
-            self.forget(&old.0);
+        if let Some(old) = self.nodes.insert(Arc::clone(&node)) {
+            self.forget(&old);
         }
         self.bytes += size(&node);
         if node.deadline.is_some() {
-            self.due.insert(ByDeadline(node));
+            self.due.insert(node);
         }
     }
 
     /// Removes one node, which must have none below it.
     pub(super) fn remove(&mut self, key: &Key) {
-        if let Some(old) = self.nodes.remove(key) {
-            self.forget(&old.0);
+        if let Some(old) = self.nodes.remove(key.as_bytes()) {
+            self.forget(&old);
         }
     }
 
@@ -162,8 +161,8 @@ impl Keyspace {
         }
         // Most of the keyspace goes: less work to keep the rest.
         let kept = |node: &Node| !dir.contains(&node.key) || node.key == *dir;
-        self.nodes = self.nodes.iter().filter(|node| kept(&node.0)).cloned().collect();
-        self.due = self.due.iter().filter(|node| kept(&node.0)).cloned().collect();
+        self.nodes = self.nodes.iter().filter(|node| kept(node)).cloned().collect();
+        self.due = self.due.iter().filter(|node| kept(node)).cloned().collect();
         self.bytes -= doomed.iter().map(|node| size(node)).sum::<u64>();
     }
 
@@ -174,18 +173,18 @@ impl Keyspace {
 
     /// Every node, in key order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Node>> {
-        self.nodes.iter().map(|node| &node.0)
+        self.nodes.iter()
     }
 
     /// The nodes after a key, whether there is one at it or not, in key order.
     pub(super) fn after(&self, key: &Key) -> impl Iterator<Item = &Arc<Node>> {
-        self.below(key).map(|node| &node.0)
+        self.below(key)
     }
 
     /// The nodes below a directory, itself excluded, in key order.
     pub(super) fn descendants<'a>(&'a self, dir: &Key) -> impl Iterator<Item = &'a Arc<Node>> + use<'a> {
         let dir = dir.clone();
-        self.below(&dir).map(|node| &node.0).take_while(move |node| dir.contains(&node.key))
+        self.below(&dir).take_while(move |node| dir.contains(&node.key))
     }
 
     /// The same from a key on, itself included.
@@ -195,10 +194,8 @@ impl Keyspace {
         start: &Key,
     ) -> impl Iterator<Item = &'a Arc<Node>> + use<'a> {
         let dir = dir.clone();
-        let from = if *start <= dir { Bound::Excluded(&dir) } else { Bound::Included(start) };
-        let rest: RangedIter<'_, ByKey, DefaultSharedPtr> =
-            self.nodes.range::<_, Key>((from, Bound::Unbounded));
-        rest.map(|node| &node.0).take_while(move |node| dir.contains(&node.key))
+        let rest = if *start <= dir { self.below(&dir) } else { self.from(start) };
+        rest.take_while(move |node| dir.contains(&node.key))
     }
 
     /// The direct children of a directory.
@@ -207,27 +204,34 @@ impl Keyspace {
     }
 
     /// Everything after a key.
-    fn below(&self, key: &Key) -> RangedIter<'_, ByKey, DefaultSharedPtr> {
-        self.nodes.range::<(Bound<&Key>, Bound<&Key>), Key>((Bound::Excluded(key), Bound::Unbounded))
+    fn below(&self, key: &Key) -> Iter<'_, ByKey> {
+        self.nodes.range(Bound::Excluded(key.as_bytes()))
     }
 
     /// Everything from a key on.
-    fn from(&self, key: &Key) -> RangedIter<'_, ByKey, DefaultSharedPtr> {
-        self.nodes.range::<(Bound<&Key>, Bound<&Key>), Key>((Bound::Included(key), Bound::Unbounded))
+    fn from(&self, key: &Key) -> Iter<'_, ByKey> {
+        self.nodes.range(Bound::Included(key.as_bytes()))
     }
 
     /// Takes a node that has left `nodes` out of the other books.
     fn forget(&mut self, node: &Arc<Node>) {
         self.bytes -= size(node);
         if node.deadline.is_some() {
-            self.due.remove(&ByDeadline(node.clone()));
+            self.due.remove(ByDeadline::key(node));
         }
+    }
+
+    /// Whether the trees keep theirs.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        self.nodes.check();
+        self.due.check();
     }
 
     /// Deadlines and keys as the deadline index has them, for the tests of the invariants.
     #[cfg(test)]
     pub(super) fn deadlines(&self) -> impl Iterator<Item = (super::ClusterTime, &Key)> {
-        self.due.iter().map(|node| (node.0.deadline.expect("only nodes with one"), &node.0.key))
+        self.due.iter().map(|node| (node.deadline.expect("only nodes with one"), &node.key))
     }
 }
 
@@ -242,7 +246,7 @@ pub(super) struct Children<'a> {
     keyspace: &'a Keyspace,
     dir: Key,
     /// Where the walk is; `None` when it has left the directory.
-    rest: Option<RangedIter<'a, ByKey, DefaultSharedPtr>>,
+    rest: Option<Iter<'a, ByKey>>,
 }
 
 impl<'a> Iterator for Children<'a> {
@@ -250,7 +254,7 @@ impl<'a> Iterator for Children<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let node = self.rest.as_mut()?.next().map(|node| &node.0);
+            let node = self.rest.as_mut()?.next();
             let Some(node) = node.filter(|node| self.dir.contains(&node.key)) else {
                 self.rest = None;
                 return None;

@@ -18,6 +18,7 @@
 //! or deliver events (that is `node`).
 
 mod apply;
+mod btree;
 mod builder;
 mod command;
 mod digest;

@@ -62,7 +62,11 @@ impl Queue {
             + forwarded.iter().map(|(bytes, _)| bytes + ITEM_OVERHEAD).sum::<usize>();
         if self.connected {
             // Without a connection it would be out of date before it is sent.
-            self.beacon = beacon.or(self.beacon.take());
+            let before = self.beacon.take();
+            self.beacon = match beacon {
+                Some(beacon) => Some(beacon.instead_of(before)),
+                None => before,
+            };
         }
         if self.connected && self.bytes + added > config.queue_bytes {
             // What waits goes first: it is what the peer misses next.
@@ -236,6 +240,29 @@ mod tests {
         let frame = queue.next_frame(&config()).unwrap();
         assert_eq!((frame.beacon, frame.raft.len()), (beacon(3), 2));
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_later_beacon_says_what_an_earlier_one_left_out() {
+        let now = Instant::now();
+        let mut queue = connected(now);
+        let beacon = |time_ms, session, left_out| Beacon { time_ms, session, left_out, ..Beacon::default() };
+        let last = |queue: &mut Queue, beacons: Vec<Beacon>| {
+            for beacon in beacons {
+                let outgoing = Outgoing { beacon: Some(beacon), ..Outgoing::default() };
+                assert!(!queue.push(now, outgoing, &config()));
+            }
+            queue.next_frame(&config()).unwrap().beacon.unwrap()
+        };
+        let said =
+            last(&mut queue, vec![beacon(1, 7, vec![3]), beacon(2, 7, vec![4, 5]), beacon(3, 0, vec![])]);
+        assert_eq!(said, beacon(3, 7, vec![4, 5, 3]));
+        // A peer that was started again is not told what was before that.
+        let said = last(&mut queue, vec![beacon(1, 7, vec![3]), beacon(2, 8, vec![0])]);
+        assert_eq!(said, beacon(2, 8, vec![0]));
+        let many = || (0..1 << 14).collect::<Vec<_>>();
+        let said = last(&mut queue, vec![beacon(1, 7, many()), beacon(2, 7, many())]);
+        assert_eq!(said.left_out.len(), 1 << 14);
     }
 
     #[test]

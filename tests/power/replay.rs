@@ -192,6 +192,7 @@ fn recover(path: &Path, expected: Expected) -> Result<(), String> {
     };
     let replica_config = ReplicaConfig {
         quota_bytes: 0,
+        log_held_bytes: 32 << 20,
         id: identity.member_id,
         incarnation: identity.incarnation,
         strict_reconfig: true,

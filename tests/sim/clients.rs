@@ -6,6 +6,7 @@
 
 use crate::coverage::Coverage;
 use crate::invariants::Invariants;
+use crate::network::Network;
 use crate::world::REQUEST_TIMEOUT;
 use bytes::Bytes;
 use quorate::replica::{Failure, Input, Token};
@@ -147,6 +148,7 @@ impl Clients {
         token: Token,
         outcome: Outcome,
         now: u64,
+        network: &Network,
         invariants: &mut Invariants,
         coverage: &mut Coverage,
     ) {
@@ -190,14 +192,17 @@ impl Clients {
                 client.look_at(&store, invariants);
             }
             (Asked::Write { .. }, Outcome::Failed(Failure::Timeout)) => coverage.note("timeouts"),
-            (Asked::Write { .. }, Outcome::Failed(Failure::LeftOut(_))) => {
-                coverage.note("left out: no space");
-            }
             (Asked::Write { .. }, Outcome::Failed(Failure::Removed)) => coverage.note("told of a removal"),
             (Asked::Write { value, .. }, Outcome::Failed(reason)) => {
-                let space = matches!(reason, Failure::NoRoom(_));
-                coverage.note(if space { "refused: no space" } else { "refused before the log" });
-                if !value.is_empty() {
+                let left_out = matches!(reason, Failure::LeftOut(_));
+                coverage.note(match reason {
+                    Failure::NoRoom(_) => "refused: no space",
+                    Failure::LeftOut(_) => "left out: no space",
+                    _ => "refused before the log",
+                });
+                // The member counts what it sent, and takes it that no more than that arrives.
+                let repeated = left_out && network.has_repeated(&value);
+                if !value.is_empty() && !repeated {
                     invariants.exactly_once.refused(value);
                 }
             }

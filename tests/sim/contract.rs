@@ -233,6 +233,7 @@ impl MemberDisk for Real {
 
     fn compact(&mut self, upto: LogPosition) {
         self.storage().log.compact(upto).unwrap();
+        self.storage().log.free_space().unwrap();
     }
 
     /// As after a kill: what was written is there, whoever had it open did not close it.

@@ -6,8 +6,9 @@ mod partition;
 use crate::bugs::Bug;
 use crate::coverage::Coverage;
 use crate::options::Options;
+use bytes::Bytes;
 use partition::Shape;
-use quorate::proto::command::Batch;
+use quorate::proto::command::{Batch, request::Body};
 use quorate::proto::peer::Beacon;
 use quorate::replica::{Refused, State};
 use raft::eraftpb::Message;
@@ -48,6 +49,8 @@ pub struct Network {
     straggler_percent: u32,
     delay_ms: u64,
     bug: Option<Bug>,
+    /// Values of writes that were sent once and arrive twice, which no real stream does.
+    repeated: BTreeSet<Bytes>,
 }
 
 impl Network {
@@ -61,6 +64,7 @@ impl Network {
             straggler_percent: options.straggler_percent,
             delay_ms: options.delay_ms,
             bug: options.bug,
+            repeated: BTreeSet::new(),
         }
     }
 
@@ -86,6 +90,7 @@ impl Network {
             }
             if rng.random_range(0..100) < self.duplicate_percent {
                 let mut forwarded = forwarded.clone();
+                self.note_repeated(&forwarded);
                 if self.bug == Some(Bug::DuplicatesApplied) {
                     for batch in &mut forwarded {
                         batch.session ^= rng.next_u64();
@@ -97,6 +102,19 @@ impl Network {
             }
         }
         self.put(at, Packet { from, to, wire });
+    }
+
+    fn note_repeated(&mut self, forwarded: &[Batch]) {
+        let bodies = forwarded.iter().flat_map(|batch| &batch.requests).filter_map(|r| r.body.as_ref());
+        self.repeated.extend(bodies.filter_map(|body| match body {
+            Body::Write(write) => Some(write.value.clone()),
+            _ => None,
+        }));
+    }
+
+    /// Whether a member may get a request twice that was sent to it once.
+    pub fn has_repeated(&self, value: &Bytes) -> bool {
+        self.repeated.contains(value)
     }
 
     fn put(&mut self, at: u64, packet: Packet) {

@@ -45,6 +45,8 @@ pub struct Options {
 
     /// How much faster or slower than real time a member's clock may run.
     pub drift_permille: u64,
+    /// Applied entries that stay in memory.
+    pub log_held_bytes: u64,
     pub bug: Option<Bug>,
     /// Only what clients see counts, not what the members' insides show: for measuring how blind one would be without.
     pub black_box: bool,
@@ -78,6 +80,7 @@ impl Options {
             crash_at_write: pick(&[0, 8, 30]),
             crash_at_effect: pick(&[0, 0, 1_000, 10_000]),
             drift_permille: pick(&[0, 0, 20, 100]),
+            log_held_bytes: pick(&[0, 3_000, 1 << 30]),
             bug: None,
             black_box: false,
         }

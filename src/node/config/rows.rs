@@ -327,7 +327,7 @@ pub(super) static FLAGS: &[Flag] = &[
         Tuning,
         "log-bytes-min",
         "BYTES",
-        "16777216",
+        "50331648",
         "quorate",
         "Log between checkpoints, however small the keyspace",
         |d, v| {
@@ -339,7 +339,7 @@ pub(super) static FLAGS: &[Flag] = &[
         Tuning,
         "log-bytes-max",
         "BYTES",
-        "67108864",
+        "134217728",
         "quorate",
         "Log between checkpoints, however large the keyspace",
         |d, v| {

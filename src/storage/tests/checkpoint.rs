@@ -29,7 +29,7 @@ fn none_is_none() {
 fn records_of_any_size_come_back_in_order() {
     let (dir, checkpoints) = saved(&[]);
     let mut records = state(at(0x1f, 2), 60);
-    for len in [0, 1, 4000, 4095, 4096, 4097, 8192, 300_000] {
+    for len in [0, 1, 32_700, 32_767, 32_768, 32_769, 65_536, 3_000_000] {
         let node = Node { key: "/large".into(), value: vec![9; len].into(), ..Node::default() };
         records.push(Record { body: Some(Body::Page(Page { nodes: vec![node] })) });
     }
@@ -44,6 +44,18 @@ fn records_of_any_size_come_back_in_order() {
         let expected = LoadedCheckpoint { at: at(0x1f, 2), records: records.clone(), damaged: Vec::new() };
         assert_eq!(loaded, Some(expected));
     }
+}
+
+#[test]
+fn one_of_an_older_format_is_refused_and_left_alone() {
+    let (dir, checkpoints) = saved(&[(5, 1)]);
+    let path = dir.path().join("0000000000000005/MANIFEST");
+    let manifest = crate::storage::files::read_sealed(&path, "").unwrap().unwrap();
+    let older = String::from_utf8(manifest).unwrap().replace("\"format\":2", "\"format\":1");
+    crate::storage::files::write_sealed(&path, older.as_bytes()).unwrap();
+    let error = checkpoints.load_newest().unwrap_err();
+    assert!(error.to_string().contains("of format 1, from before the first release"), "{error}");
+    assert_eq!(names(&dir), ["0000000000000005"]);
 }
 
 #[test]

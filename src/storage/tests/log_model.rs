@@ -57,6 +57,7 @@ fn apply(log: &Log, model: &mut RecoveredLog, step: &Step) {
             model.base = at(last.index, last.term);
             model.entries.drain(..dropped as usize);
             log.compact(model.base).unwrap();
+            log.free_space().unwrap();
         }
         Step::Reset { ahead } => {
             let term = model.hard_state.term + 1;

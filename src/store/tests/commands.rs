@@ -155,9 +155,9 @@ fn what_is_done_and_told() {
             _ if event.action.removes() => assert!(stored.is_err(), "{command:?}"),
             // The stored directory keeps its index.
             Command::Update { key: dir, .. } if *dir == key("/d") => {
-                assert_eq!(stored.unwrap(), Node { modified: 3, ..event.node.clone() });
+                assert_eq!(stored.unwrap(), Node { modified: 3, ..Node::clone(&event.node) });
             }
-            _ => assert_eq!(stored.unwrap(), event.node, "{command:?}"),
+            _ => assert_eq!(stored.unwrap(), *event.node, "{command:?}"),
         }
     }
 }

@@ -71,6 +71,7 @@ pub(super) fn any_command() -> impl Strategy<Value = Command> {
 
 /// The invariants that the module promises, each looked up the long way.
 pub(super) fn check_invariants(store: &Store) {
+    store.nodes.check();
     let nodes: Vec<Node> = store.nodes().collect();
     assert!(nodes.windows(2).all(|pair| pair[0].key < pair[1].key));
     assert_eq!(nodes.len(), store.node_count());

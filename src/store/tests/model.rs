@@ -200,7 +200,7 @@ fn check_event(event: &Event, told: Told, model: &Model) {
     let (action, at, after, before, refresh) = told;
     assert_eq!((event.action, path(&event.node.key), event.refresh), (action, at, refresh));
     assert_eq!((event.time.0, event.node.modified), (model.now, event.index));
-    assert_eq!(event.prev_node.as_ref().map(entry), before);
+    assert_eq!(event.prev_node.as_deref().map(entry), before);
     if let Some(after) = after {
         assert_eq!(entry(&event.node), after);
     } else {

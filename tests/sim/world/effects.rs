@@ -180,7 +180,8 @@ impl World {
             Reply::Changed { token, result } => return self.answer_operator(token, &result),
             Reply::Failed { token, reason } => (token, Outcome::Failed(reason)),
         };
-        self.clients.answer(token, outcome, self.now, &mut self.invariants, &mut self.coverage);
+        let Self { now, network, invariants, coverage, .. } = self;
+        self.clients.answer(token, outcome, *now, network, invariants, coverage);
     }
 
     pub(super) fn send(&mut self, at: usize, to: u64, wire: Wire) {

@@ -26,6 +26,7 @@ impl World {
             request_timeout: REQUEST_TIMEOUT,
             incarnation: member.incarnation,
             strict_reconfig: true,
+            log_held_bytes: self.options.log_held_bytes,
             quota_bytes: 0,
         };
         let clock = member.disk.clock.map(|(term, time, noted)| match self.options.bug {
