@@ -24,11 +24,11 @@ const SYNC_INTERVAL_SECONDS: f64 = 5.0;
 
 /// `/v2/leader`: the URL at which the leader's peers reach it.
 pub(crate) fn leader<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
-    let view = app.backend.view();
-    let leader = view.members.get(&app.backend.status().leader);
+    let summary = app.backend.summary();
+    let leader = summary.members.get(&app.backend.status().leader);
     match leader.and_then(|member| member.peer_urls.first()) {
         Some(url) => answer::text(StatusCode::OK, url.clone()),
-        None => answer::error(&StoreError::new(ErrorCode::LeaderElect, "", view.store.index())),
+        None => answer::error(&StoreError::new(ErrorCode::LeaderElect, "", summary.index)),
     }
 }
 
@@ -83,7 +83,7 @@ fn refused<W>(status: StatusCode, text: &str) -> Answer<W> {
 }
 
 fn active_size(backend: &impl Backend) -> usize {
-    backend.view().members.values().filter(|member| !member.learner).count()
+    backend.summary().members.values().filter(|member| !member.learner).count()
 }
 
 /// `/v2/admin/config`.
@@ -97,18 +97,18 @@ pub fn config_json(backend: &impl Backend) -> Bytes {
 
 /// `/v2/admin/machines`, or one of them by its name: `null` if there is none.
 pub fn machines_json(backend: &impl Backend, name: Option<&[u8]>) -> Bytes {
-    let view = backend.view();
+    let summary = backend.summary();
     let leader = backend.status().leader;
     let mut out = BytesMut::new();
     if let Some(name) = name {
-        match view.members.values().find(|member| member.name.as_bytes() == name) {
+        match summary.members.values().find(|member| member.name.as_bytes() == name) {
             Some(member) => put(&mut out, member, leader),
             None => out.put_slice(b"null"),
         }
         return out.freeze();
     }
     out.put_u8(b'[');
-    for (at, member) in view.members.values().enumerate() {
+    for (at, member) in summary.members.values().enumerate() {
         if at > 0 {
             out.put_u8(b',');
         }
@@ -124,8 +124,12 @@ pub fn machines_json(backend: &impl Backend, name: Option<&[u8]>) -> Bytes {
 /// # Errors
 /// The status and the body of the refusal.
 pub async fn remove_machine(backend: &impl Backend, name: &[u8]) -> Result<Bytes, (StatusCode, Bytes)> {
-    let id =
-        backend.view().members.values().find(|member| member.name.as_bytes() == name).map(|member| member.id);
+    let id = backend
+        .summary()
+        .members
+        .values()
+        .find(|member| member.name.as_bytes() == name)
+        .map(|member| member.id);
     let Some(id) = id else { return Ok(Bytes::new()) };
     match backend.change_members(MemberChange::Remove { id }).await {
         Ok(_) => Ok(varint_of_eight(backend.status().commit)),

@@ -1,6 +1,6 @@
 //! Answers as HTTP: statuses and headers. What stands in the bodies is made by `render` and the handlers.
 
-use super::backend::{BackendError, View};
+use super::backend::{BackendError, Summary};
 use super::body::Kind;
 use super::render;
 use super::route::Refusal;
@@ -37,9 +37,9 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    /// That of a view whose X-Etcd-Index is to be this.
-    pub(crate) fn of(view: &View, etcd_index: u64) -> Self {
-        Self { etcd_index, raft_index: view.raft_index, raft_term: view.raft_term }
+    /// That of a state whose X-Etcd-Index is to be this.
+    pub(crate) fn of(state: &Summary, etcd_index: u64) -> Self {
+        Self { etcd_index, raft_index: state.raft_index, raft_term: state.raft_term }
     }
 }
 

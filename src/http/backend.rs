@@ -1,6 +1,6 @@
 //! What the HTTP layer needs of a member. `node` implements it; tests of this layer bring a small one of their own.
 
-pub use super::view::{ClockReading, Consistency, Member, View, WatchRequest};
+pub use super::view::{ClockReading, Consistency, Member, Summary, View, WatchRequest};
 
 use crate::replica::{ChangeError, MemberChange};
 use crate::store::{Command, Event, StoreError};
@@ -211,8 +211,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn new_member_id(&self, peer_urls: &[String]) -> u64;
     /// A state to answer a read from.
     fn read(&self, consistency: Consistency) -> impl Future<Output = Result<Arc<View>, BackendError>> + Send;
-    /// The member's own state, at once.
-    fn view(&self) -> Arc<View>;
+    /// What is known of the member's own state, at once.
+    fn summary(&self) -> Arc<Summary>;
     /// Registers a watcher: history from `since` on first, then live, without a gap or a repetition.
     fn watch(&self, request: WatchRequest) -> Result<Self::Watch, StoreError>;
     /// Both clocks, now.

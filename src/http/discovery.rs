@@ -86,8 +86,8 @@ fn base_url<B: Backend>(app: &App<B>, request: &Request<Incoming>) -> Option<Str
     if let Some(host) = host.filter(is_host) {
         return Some(format!("http://{host}"));
     }
-    let view = app.backend.view();
-    let own = view.members.get(&app.backend.status().id)?;
+    let summary = app.backend.summary();
+    let own = summary.members.get(&app.backend.status().id)?;
     own.client_urls.first().map(|url| url.trim_end_matches('/').to_owned())
 }
 

@@ -1,7 +1,7 @@
 //! `/v2/keys`: reads and writes; waits are in `wait`.
 
 use super::answer::{self, Answer, Position};
-use super::backend::{Backend, Consistency, View, Written};
+use super::backend::{Backend, View, Written};
 use super::body::{self, BodyError, Kind};
 use super::extensions::PageRequest;
 use super::listing::Listing;
@@ -124,15 +124,12 @@ async fn get<B: Backend>(app: &App<B>, request: &ReadRequest, target: &Uri) -> A
     if let Some(page) = &request.page {
         return get_page(app, request, page, target).await;
     }
-    let view = match request.consistency {
-        Consistency::Local => app.backend.view(),
-        Consistency::Linearizable => match app.backend.read(request.consistency).await {
-            Ok(view) => view,
-            Err(error) => {
-                app.stats.count(Operation::Get, false);
-                return answer::backend_error(&error);
-            }
-        },
+    let view = match app.backend.read(request.consistency).await {
+        Ok(view) => view,
+        Err(error) => {
+            app.stats.count(Operation::Get, false);
+            return answer::backend_error(&error);
+        }
     };
     let found = view.store.get(&request.key);
     app.stats.count(Operation::Get, found.is_ok());
@@ -160,14 +157,14 @@ async fn get_page<B: Backend>(
             let target = (target.path(), target.query().unwrap_or(""));
             state.show(app, &node, request, page, target).await
         }
-        Ok(node) => show(app.backend.view(), &node, request, Moment::of(app.backend.clock())),
+        Ok(node) => show(state.into_view(), &node, request, Moment::of(app.backend.clock())),
         Err(error) => answer::error(&error),
     }
 }
 
 /// The answer to a read. A directory that does not fit one chunk is written while it is sent.
 fn show<W>(view: Arc<View>, node: &Node, request: &ReadRequest, moment: Moment) -> Answer<W> {
-    let position = Position::of(&view, view.store.index());
+    let position = Position::of(&view.summary, view.summary.index);
     if node.dir {
         let mut listing = Listing::new(view, node, request.recursive, request.keys_only, moment);
         listing.fill();

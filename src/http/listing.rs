@@ -194,13 +194,14 @@ impl Open {
 mod tests {
     use super::*;
     use crate::http::view::ClockReading;
+    use crate::http::view::Summary;
     use crate::store::{ClusterTime, Command, HistoryLimits, Store};
     use proptest::prelude::*;
     use serde_json::{Value, json};
     use std::time::SystemTime;
 
     fn listing(store: &Store, dir: &Key, recursive: bool) -> Value {
-        let view = View { store: store.clone(), raft_index: 0, raft_term: 0, members: Arc::default() };
+        let view = View::of(store, Summary::default());
         let clock = ClockReading { cluster: ClusterTime(0), wall: SystemTime::UNIX_EPOCH };
         let node = store.get(dir).unwrap();
         let mut listing = Listing::new(Arc::new(view), &node, recursive, false, Moment::of(clock));
@@ -268,7 +269,7 @@ mod tests {
                 let command = Command::Create { key, value: Bytes::from_static(b"v"), dir: false, ttl: None, refresh: false };
                 _ = store.apply(ClusterTime(0), &command);
             }
-            let view = Arc::new(View { store: store.clone(), raft_index: 0, raft_term: 0, members: Arc::default() });
+            let view = Arc::new(View::of(&store, Summary::default()));
             let moment = Moment::of(ClockReading { cluster: ClusterTime(0), wall: SystemTime::UNIX_EPOCH });
             let root = store.get(&Key::root()).unwrap();
             let mut joined: Vec<Value> = Vec::new();

@@ -58,9 +58,9 @@ pub(crate) async fn handle<B: Backend>(
 
 /// Every client URL, as etcd 0.4's clients look for the cluster.
 pub(crate) fn machines<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
-    let view = app.backend.view();
+    let summary = app.backend.summary();
     let mut urls: Vec<&str> =
-        view.members.values().flat_map(|member| &member.client_urls).map(String::as_str).collect();
+        summary.members.values().flat_map(|member| &member.client_urls).map(String::as_str).collect();
     urls.sort_unstable();
     answer::text(StatusCode::OK, urls.join(", "))
 }
@@ -72,7 +72,7 @@ fn message<W>(status: StatusCode, text: &str) -> Answer<W> {
 fn list<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
     let mut out = BytesMut::new();
     out.put_slice(b"{\"members\":[");
-    for (at, member) in app.backend.view().members.values().enumerate() {
+    for (at, member) in app.backend.summary().members.values().enumerate() {
         if at > 0 {
             out.put_u8(b',');
         }
@@ -83,7 +83,7 @@ fn list<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
 }
 
 fn leader<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
-    match app.backend.view().members.get(&app.backend.status().leader) {
+    match app.backend.summary().members.get(&app.backend.status().leader) {
         Some(member) => one(StatusCode::OK, member),
         None => message(StatusCode::SERVICE_UNAVAILABLE, "During election"),
     }

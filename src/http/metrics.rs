@@ -131,11 +131,10 @@ pub(crate) fn handle<B: Backend>(app: &App<B>) -> Answer<B::Watch> {
 
 fn member<B: Backend>(out: &mut String, app: &App<B>) {
     let status = app.backend.status();
-    let view = app.backend.view();
-    let store = &view.store;
+    let state = app.backend.summary();
     let (watch_requests, watchers) = app.stats.watches();
     let leads = status.leader != 0 && status.leader == status.id;
-    let learns = view.members.get(&status.id).is_some_and(|member| member.learner);
+    let learns = state.members.get(&status.id).is_some_and(|member| member.learner);
     for (name, kind, help, value) in [
         ("etcd_server_has_leader", "gauge", "Whether a leader is known.", u64::from(status.leader != 0)),
         ("etcd_server_is_leader", "gauge", "Whether this member leads.", u64::from(leads)),
@@ -151,21 +150,16 @@ fn member<B: Backend>(out: &mut String, app: &App<B>) {
         ("etcd_debugging_store_watch_requests_total", "counter", "Waits that clients began.", watch_requests),
         ("etcd_debugging_store_watchers", "gauge", "Waits that are on.", watchers),
         ("quorate_raft_term", "gauge", "The current term.", status.term),
-        ("quorate_store_index", "gauge", "X-Etcd-Index.", store.index()),
-        ("quorate_store_nodes", "gauge", "Keys and directories.", store.node_count() as u64),
-        ("quorate_store_bytes", "gauge", "Bytes of all keys and values.", store.byte_count()),
+        ("quorate_store_index", "gauge", "X-Etcd-Index.", state.index),
+        ("quorate_store_nodes", "gauge", "Keys and directories.", state.nodes as u64),
+        ("quorate_store_bytes", "gauge", "Bytes of all keys and values.", state.bytes),
         (
             "quorate_store_ttl_nodes",
             "gauge",
             "Keys and directories that will expire.",
-            store.ttl_count() as u64,
+            state.ttl_nodes as u64,
         ),
-        (
-            "quorate_history_events",
-            "gauge",
-            "Past events that a wait can begin at.",
-            store.history().len() as u64,
-        ),
+        ("quorate_history_events", "gauge", "Past events that a wait can begin at.", state.events as u64),
         ("quorate_client_connections", "gauge", "Open connections of clients.", app.stats.connections()),
     ] {
         describe(out, name, kind, help);

@@ -134,6 +134,11 @@ async fn is_unchanged(view: &View, dir: &Key, since: u64) -> bool {
 }
 
 impl PageState {
+    /// The state itself.
+    pub(crate) fn into_view(self) -> Arc<View> {
+        self.view
+    }
+
     /// The key in this state.
     pub(crate) fn get(&self, key: &Key) -> Result<Node, StoreError> {
         self.view.store.get(key)
@@ -158,7 +163,8 @@ impl PageState {
             listing.fill();
         }
         let body = Kind::Full(listing.next_chunk().unwrap_or_default());
-        let mut answer = answer::keys(StatusCode::OK, answer::Position::of(&self.view, self.index), body);
+        let mut answer =
+            answer::keys(StatusCode::OK, answer::Position::of(&self.view.summary, self.index), body);
         if let Some(link) = listing.more().and_then(|more| link(target, more, self.index)) {
             answer.headers_mut().insert(LINK, link);
             if app.pages.keep(self) {
@@ -175,7 +181,7 @@ fn forget_in_time<B: Backend>(app: &App<B>) {
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let oldest = backend.view().store.history().first_index();
+            let oldest = backend.summary().oldest;
             if !pages.upgrade().is_some_and(|pages| pages.prune(oldest, Instant::now())) {
                 return;
             }
@@ -206,6 +212,7 @@ fn link((path, query): (&str, &str), start: &Key, index: u64) -> Option<HeaderVa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::backend::Summary;
     use crate::store::{ClusterTime, Command, HistoryLimits, Store};
     use std::time::SystemTime;
 
@@ -216,8 +223,7 @@ mod tests {
     }
 
     fn view(store: &Store) -> Arc<View> {
-        let store = store.clone();
-        Arc::new(View { store, raft_index: 0, raft_term: 0, members: Arc::default() })
+        Arc::new(View::of(store, Summary::of(store, 0, 0, Arc::default())))
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::listing::Listing;
 use super::params::{self, KeysMethod, KeysRequest, ReadRequest};
 use super::render::{self, Moment};
 use super::route::{self, Refusal, Route};
-use super::view::{ClockReading, Consistency, View};
+use super::view::{ClockReading, Consistency, Summary, View};
 use super::{event_stream, form};
 use crate::store::{ClusterTime, Event, HistoryLimits, Key, Node, Store, StoreError};
 use bytes::{Bytes, BytesMut};
@@ -121,7 +121,7 @@ fn show(store: &Store, node: &Node, read: &ReadRequest, clock: ClockReading) {
         render::node_tail(&mut out, has_fields, node.modified, node.created);
         return check_node(node, &json(&out), read.keys_only);
     }
-    let view = View { store: store.clone(), raft_index: 0, raft_term: 0, members: Arc::default() };
+    let view = View::of(store, Summary::of(store, 0, 0, Arc::default()));
     let listing = Listing::new(Arc::new(view), node, read.recursive, read.keys_only, moment);
     let mut listing = match &read.page {
         Some(page) => listing.page(&page.start, page.limit),

@@ -1,8 +1,8 @@
 //! A member without a cluster, for tests of this layer: the real store behind a lock, no log, no peers.
 
 use super::backend::{
-    Backend, BackendError, ClockReading, Consistency, Member, MembersError, Notice, Status, Traffic, View,
-    Watch, WatchItem, WatchRequest, Written,
+    Backend, BackendError, ClockReading, Consistency, Member, MembersError, Notice, Status, Summary, Traffic,
+    View, Watch, WatchItem, WatchRequest, Written,
 };
 use crate::replica::{ChangeError, MemberChange};
 use crate::store::{
@@ -138,6 +138,10 @@ impl SingleMember {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn summary_of(&self, state: &State) -> Summary {
+        Summary::of(&state.store, state.raft_index, 2, Arc::clone(&self.0.members))
+    }
+
     fn expire(&self) {
         let clock = self.clock();
         let mut state = self.state();
@@ -193,18 +197,15 @@ impl Backend for SingleMember {
     }
 
     async fn read(&self, _consistency: Consistency) -> Result<Arc<View>, BackendError> {
-        let failure = self.state().failure.clone();
-        failure.map_or_else(|| Ok(self.view()), Err)
+        let state = self.state();
+        match &state.failure {
+            Some(failure) => Err(failure.clone()),
+            None => Ok(Arc::new(View::of(&state.store, self.summary_of(&state)))),
+        }
     }
 
-    fn view(&self) -> Arc<View> {
-        let state = self.state();
-        Arc::new(View {
-            store: state.store.clone(),
-            raft_index: state.raft_index,
-            raft_term: 2,
-            members: Arc::clone(&self.0.members),
-        })
+    fn summary(&self) -> Arc<Summary> {
+        Arc::new(self.summary_of(&self.state()))
     }
 
     fn watch(&self, request: WatchRequest) -> Result<QueuedWatch, StoreError> {

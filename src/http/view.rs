@@ -25,12 +25,57 @@ pub struct Member {
 pub struct View {
     /// The keyspace.
     pub store: Store,
+    /// Where it stands.
+    pub summary: Arc<Summary>,
+}
+
+/// What is known of an applied state without holding it.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// The index of the last change: X-Etcd-Index.
+    pub index: u64,
+    /// The first index of the history.
+    pub oldest: u64,
+    /// How many events the history has.
+    pub events: usize,
+    /// Keys and directories.
+    pub nodes: usize,
+    /// Those that will expire.
+    pub ttl_nodes: usize,
+    /// Bytes of all keys and values.
+    pub bytes: u64,
     /// Raft position up to which it is applied: X-Raft-Index.
     pub raft_index: u64,
     /// The member's current raft term: X-Raft-Term.
     pub raft_term: u64,
     /// The members by id.
     pub members: Arc<BTreeMap<u64, Member>>,
+}
+
+impl Summary {
+    /// That of a state.
+    #[must_use]
+    pub fn of(store: &Store, raft_index: u64, raft_term: u64, members: Arc<BTreeMap<u64, Member>>) -> Self {
+        Self {
+            index: store.index(),
+            oldest: store.history().first_index(),
+            events: store.history().len(),
+            nodes: store.node_count(),
+            ttl_nodes: store.ttl_count(),
+            bytes: store.byte_count(),
+            raft_index,
+            raft_term,
+            members,
+        }
+    }
+}
+
+impl View {
+    /// Of a state of which it keeps a copy, which is cheap.
+    #[must_use]
+    pub fn of(store: &Store, summary: Summary) -> Self {
+        Self { store: store.clone(), summary: Arc::new(summary) }
+    }
 }
 
 /// A reading of cluster time and the wall clock taken together, to show a deadline as `expiration` and `ttl`.

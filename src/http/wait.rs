@@ -69,13 +69,13 @@ fn flushed<B: Backend>(
     Asked { since, deadline, trailers }: Asked,
 ) -> Answer<B::Watch> {
     let registered = watch.registered_index();
-    let position = Position::of(&app.backend.view(), registered);
+    let position = Position::of(&app.backend.summary(), registered);
     let as_events = form == Form::EventStream;
     let with_trailer = trailers && form == Form::Once;
     let extras = (as_events || with_trailer || deadline.is_some()).then(|| {
         let seen = if since == 0 { registered } else { since - 1 };
         let backend = app.backend.clone();
-        let trailer = move || backend.view().store.index();
+        let trailer = move || backend.summary().index;
         Box::new(Extras {
             greeting: as_events.then(|| event_stream::greeting(seen)),
             deadline,
@@ -97,19 +97,19 @@ fn flushed<B: Backend>(
 /// Waits for the event before anything is answered, so that the headers are of the moment of the answer.
 async fn held<B: Backend>(app: &App<B>, watch: B::Watch, deadline: Instant) -> Answer<B::Watch> {
     let outcome = watch::within(watch, deadline, &app.closing).await;
-    let view = app.backend.view();
+    let summary = app.backend.summary();
     let (index, body) = match outcome {
-        Outcome::Event(line) => (view.store.index(), line),
+        Outcome::Event(line) => (summary.index, line),
         Outcome::Nothing(seen) => (seen, super::render::timeout(seen)),
         Outcome::Ended(error) => return answer::error(&error),
     };
-    answer::keys(StatusCode::OK, Position::of(&view, index), Kind::Full(body))
+    answer::keys(StatusCode::OK, Position::of(&summary, index), Kind::Full(body))
 }
 
 /// Tells a browser what went wrong in the one way in which a page can read it; it comes back for what happens from now on.
 fn refuse_events<B: Backend>(app: &App<B>, error: &StoreError) -> Answer<B::Watch> {
     let body = Kind::Full(event_stream::error(error));
-    answer::event_stream(Position::of(&app.backend.view(), error.index), body)
+    answer::event_stream(Position::of(&app.backend.summary(), error.index), body)
 }
 
 /// The index that a browser has come to. It gives back what it was given, so that anything else is a mistake.

@@ -6,12 +6,13 @@ use super::disk::DiskStats;
 use super::driver::DriverInput;
 use super::ids;
 use super::links::KnownStatus;
+use super::published::Published;
 use super::space::Space;
 use super::watch::{NodeWatch, Watches};
 use super::wire::Peers;
 use crate::http::backend::{
-    Alarm, Backend, BackendError, ClockReading, Consistency, Member, MembersError, Status, Traffic, View,
-    WatchRequest, Written,
+    Alarm, Backend, BackendError, ClockReading, Consistency, Member, MembersError, Status, Summary, Traffic,
+    View, WatchRequest, Written,
 };
 use crate::replica::MemberChange;
 use crate::store::{Command, Event, Key, Node, StoreError};
@@ -30,7 +31,7 @@ pub struct Handle(Arc<Shared>);
 
 pub(super) struct Shared {
     pub driver: mpsc::Sender<DriverInput>,
-    pub view: Arc<ArcSwap<View>>,
+    pub published: Arc<Published>,
     pub status: Arc<ArcSwap<KnownStatus>>,
     pub watches: Arc<Watches>,
     pub clock: Arc<ClockCell>,
@@ -134,7 +135,7 @@ impl Backend for Handle {
             return Err(refusal.into());
         }
         let leaving = match change {
-            MemberChange::Remove { id } if id == self.status().id => self.view().members.get(&id).cloned(),
+            MemberChange::Remove { id } if id == self.status().id => self.summary().members.get(&id).cloned(),
             _ => None,
         };
         let (reply, answer) = oneshot::channel();
@@ -155,15 +156,15 @@ impl Backend for Handle {
             return Err(refusal);
         }
         if consistency == Consistency::Local {
-            return Ok(self.view());
+            return self.0.published.view().await;
         }
         let (reply, answer) = oneshot::channel();
         self.send(DriverInput::Read { reply })?;
         answer.await.unwrap_or(Err(BackendError::Stopped))
     }
 
-    fn view(&self) -> Arc<View> {
-        self.0.view.load_full()
+    fn summary(&self) -> Arc<Summary> {
+        self.0.published.summary()
     }
 
     fn watch(&self, request: WatchRequest) -> Result<NodeWatch, StoreError> {

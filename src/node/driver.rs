@@ -47,6 +47,10 @@ pub(super) enum DriverInput {
     Read {
         reply: ReadReply,
     },
+    /// Somebody wants the member's own state, and none is published.
+    Look {
+        reply: ReadReply,
+    },
     Publish {
         name: String,
         client_urls: Vec<String>,
@@ -193,6 +197,7 @@ impl Driver {
                 let token = self.waiters.add(Waiter::Read(reply));
                 self.replica.step(now, Input::Read { token });
             }
+            DriverInput::Look { reply } => self.publisher.ask(reply),
             DriverInput::Publish { name, client_urls, reply } => {
                 let token = self.waiters.add(Waiter::Publish(reply));
                 self.replica.step(now, Input::Publish { token, name, client_urls });
@@ -232,6 +237,7 @@ impl Driver {
     /// Carries out what the core wants, in its order; returns when it wants to be stepped again.
     fn flush(&mut self) -> Result<Option<Duration>, End> {
         let now = self.links.clock.now();
+        self.publisher.take_back(&self.links);
         let effects = self.replica.flush(now)?;
         let wake_at = effects.wake_at;
         self.carry_out(effects)?;
@@ -267,8 +273,10 @@ impl Driver {
             self.news_lost = matches!(self.links.news.try_send(news), Err(TrySendError::Full(_)));
         }
         for reply in effects.replies {
-            self.waiters.answer(reply, &self.replica, &self.links.view);
+            let view = || self.publisher.view(&self.replica, &self.links);
+            self.waiters.answer(reply, &self.replica, view);
         }
+        self.publisher.answer(&self.replica, &self.links);
         for snapshot in effects.snapshots {
             tracing::info!(
                 to = format_args!("{:x}", snapshot.to),

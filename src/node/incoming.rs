@@ -4,13 +4,12 @@
 //! share every key and event that is the same in both, so what it adds is what this member lacks, and a few words for each key.
 
 use super::driver::DriverInput;
+use super::published::Published;
 use super::wire::decode;
-use crate::http::backend::View;
 use crate::replica::{Input, State};
 use crate::storage::{DataDir, Spool};
 use crate::store::{HistoryLimits, Store};
 use crate::transport::Gathering;
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::mpsc;
@@ -22,7 +21,7 @@ pub(super) struct Entrance {
     driver: mpsc::Sender<DriverInput>,
     limits: HistoryLimits,
     /// What this member has.
-    view: Arc<ArcSwap<View>>,
+    published: Arc<Published>,
     /// What is left of the disk to the log.
     reserve_bytes: u64,
     /// Held while a state is made.
@@ -34,18 +33,18 @@ impl Entrance {
         data_dir: &Arc<DataDir>,
         driver: mpsc::Sender<DriverInput>,
         limits: HistoryLimits,
-        view: Arc<ArcSwap<View>>,
+        published: Arc<Published>,
         reserve_bytes: u64,
     ) -> Self {
         let (data_dir, making) = (Arc::downgrade(data_dir), Arc::default());
-        Self { data_dir, driver, limits, view, reserve_bytes, making }
+        Self { data_dir, driver, limits, published, reserve_bytes, making }
     }
 
     pub(super) fn open(&self) -> Result<Incoming, String> {
         let data_dir = self.data_dir.upgrade().ok_or("the member is stopping")?;
         let spool = data_dir.spool(rand::random(), self.reserve_bytes).map_err(|error| error.to_string())?;
-        let (driver, limits, view) = (self.driver.clone(), self.limits, Arc::clone(&self.view));
-        Ok(Incoming { spool, driver, limits, view, making: Arc::clone(&self.making) })
+        let (driver, limits, published) = (self.driver.clone(), self.limits, Arc::clone(&self.published));
+        Ok(Incoming { spool, driver, limits, published, making: Arc::clone(&self.making) })
     }
 }
 
@@ -54,7 +53,7 @@ pub(super) struct Incoming {
     spool: Spool,
     driver: mpsc::Sender<DriverInput>,
     limits: HistoryLimits,
-    view: Arc<ArcSwap<View>>,
+    published: Arc<Published>,
     making: Arc<Mutex<()>>,
 }
 
@@ -64,11 +63,12 @@ impl Gathering for Incoming {
     }
 
     fn complete(self: Box<Self>, from: u64, raft: Bytes) -> Result<(), String> {
-        let Self { spool, driver, limits, view, making } = *self;
+        let Self { spool, driver, limits, published, making } = *self;
         let message = decode(&raft).filter(|message| message.from == from);
         let message = message.ok_or("its announcement cannot be decoded, or is another member's")?;
         let one_at_a_time = making.lock().unwrap_or_else(PoisonError::into_inner);
-        let made = make(spool, limits, view.load().store.clone());
+        let known = published.blocking_view().map_err(|error| error.to_string())?;
+        let made = make(spool, limits, known.store.clone());
         drop(one_at_a_time);
         let state = made.inspect_err(|error| {
             tracing::error!(peer = format_args!("{from:x}"), error, "a snapshot is not usable; dropped");

@@ -5,9 +5,10 @@ use super::checkpoints::CheckpointPolicy;
 use super::clock::ClockCell;
 use super::disk::{DiskJob, DiskStats};
 use super::driver::DriverInput;
+use super::published::Published;
 use super::watch::{News, Watches};
 use super::wire::Peers;
-use crate::http::backend::{Status, View};
+use crate::http::backend::Status;
 use crate::replica::Roster;
 use crate::storage::Checkpoints;
 use arc_swap::ArcSwap;
@@ -31,7 +32,7 @@ pub(super) struct Links {
     pub news: Sender<News>,
     pub watches: Arc<Watches>,
     pub peers: Peers,
-    pub view: Arc<ArcSwap<View>>,
+    pub published: Arc<Published>,
     pub status: Arc<ArcSwap<KnownStatus>>,
     pub roster: Arc<ArcSwap<Roster>>,
     pub clock: Arc<ClockCell>,

@@ -30,6 +30,7 @@ mod links;
 mod listen;
 mod parts;
 mod peer_routes;
+mod published;
 mod publisher;
 mod quarantine;
 mod running;

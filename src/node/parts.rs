@@ -11,6 +11,7 @@ use super::disk::{BackgroundThread, DiskStats, LogThread};
 use super::driver::{self, Driver, DriverInput};
 use super::incoming::Entrance;
 use super::links::{KnownStatus, Links, Settings};
+use super::published::Published;
 use super::space::{Space, SpaceWatch};
 use super::view::view_of;
 use super::watch::Watches;
@@ -79,7 +80,7 @@ impl Parts {
         let peers = Peers::default();
         // Before the driver runs: it says anew who they are when it applies what is in the log.
         peers.set_peers(others.map(|(id, info)| (*id, info.peer_urls.clone())).collect());
-        let view = Arc::new(ArcSwap::from_pointee(view_of(&recovered.state, 0)));
+        let view = view_of(&recovered.state);
         let roster = Arc::new(ArcSwap::from_pointee(recovered.state.roster()));
         let replica = Replica::new(replica_config, recovered, clock.now()).map_err(StartError::Damaged)?;
         let status = Status {
@@ -89,8 +90,9 @@ impl Parts {
             ..Status::default()
         };
         let status = Arc::new(ArcSwap::from_pointee(KnownStatus { status, leader_since: Instant::now() }));
-        let watches = Watches::new(Arc::clone(&view));
         let (driver_in, driver_out) = mpsc::channel(driver::QUEUE_MAX);
+        let published = Published::new(view, driver_in.clone());
+        let watches = Watches::new(Arc::clone(&published));
         let (disk_in, disk_out) = mpsc::unbounded_channel();
         let (news_in, news_out) = crossbeam_channel::bounded(driver::NEWS_MAX);
         let (stop_in, stop_out) = crossbeam_channel::bounded(0);
@@ -100,7 +102,7 @@ impl Parts {
             space: Arc::clone(&space),
             reserve: config.disk_reserve_bytes,
             quota: config.quota_backend_bytes,
-            view: Arc::clone(&view),
+            published: Arc::clone(&published),
             alarms: Arc::clone(&alarms),
             driver: driver_in.clone(),
             stopped: stop_out.clone(),
@@ -111,7 +113,8 @@ impl Parts {
         let reserve_bytes = space.figures().1 / 2;
         storage.checkpoints.set_reserve_bytes(reserve_bytes);
         let limits = bootstrap::limits(config);
-        let entrance = Entrance::new(data_dir, driver_in.clone(), limits, Arc::clone(&view), reserve_bytes);
+        let entrance =
+            Entrance::new(data_dir, driver_in.clone(), limits, Arc::clone(&published), reserve_bytes);
         let (ended_in, ended) = watch::channel(None);
         let checkpoints = Arc::new(storage.checkpoints);
         let disk_stats = Arc::new(DiskStats::default());
@@ -135,7 +138,7 @@ impl Parts {
             news: news_in,
             watches: Arc::clone(&watches),
             peers: peers.clone(),
-            view: Arc::clone(&view),
+            published: Arc::clone(&published),
             status: Arc::clone(&status),
             roster: Arc::clone(&roster),
             clock: Arc::clone(&clock),
@@ -169,7 +172,7 @@ impl Parts {
         ];
         let shared = Shared {
             driver: driver_in.clone(),
-            view: Arc::clone(&view),
+            published: Arc::clone(&published),
             status,
             watches,
             clock,

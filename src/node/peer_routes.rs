@@ -54,8 +54,8 @@ async fn version() -> impl IntoResponse {
 /// As etcd 2.x has it on its peer port: an array with decimal ids.
 async fn members(State(handle): State<Handle>) -> impl IntoResponse {
     let cluster = format!("{:x}", handle.status().cluster_id);
-    let view = handle.view();
-    let members: Vec<_> = view
+    let summary = handle.summary();
+    let members: Vec<_> = summary
         .members
         .values()
         .map(|m| json!({ "id": m.id, "peerURLs": m.peer_urls, "name": m.name, "clientURLs": m.client_urls }))

@@ -1,9 +1,11 @@
-//! What the driver makes known to those who ask without asking it: the state, who the members are, how the member stands.
+//! What the driver makes known: the state to those who look (see [`super::published`]), who the members are, how the
+//! member stands.
 
 use super::alarms::log_refusal;
 use super::links::{KnownStatus, Links};
 use super::view::{log_members, log_votes, members_of};
-use crate::http::backend::{Alarm, Member, Status, View};
+use super::waiters::ReadReply;
+use crate::http::backend::{Alarm, Member, Status, Summary, View};
 use crate::replica::{MemberInfo, Replica, Standing};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,12 +14,49 @@ use std::time::Instant;
 /// What was made known last.
 #[derive(Default)]
 pub(super) struct Publisher {
+    summary: Arc<Summary>,
+    /// The state that readers have in reach.
+    view: Option<Arc<View>>,
+    /// Who found none.
+    asked: Vec<ReadReply>,
     /// The members as they were last published and told to the transport.
     members_told: Option<Arc<BTreeMap<u64, MemberInfo>>>,
     members: Arc<BTreeMap<u64, Member>>,
 }
 
 impl Publisher {
+    /// Somebody wants the state and found none.
+    pub(super) fn ask(&mut self, reply: ReadReply) {
+        self.asked.push(reply);
+    }
+
+    /// To be called before the state may change: takes it back if nobody has looked at it, so that it need not be copied.
+    pub(super) fn take_back(&mut self, links: &Links) {
+        if !links.published.was_looked_at() {
+            links.published.put_view(None);
+            self.view = None;
+        }
+    }
+
+    /// The state as it was published last, for those who are answered now.
+    pub(super) fn view(&mut self, replica: &Replica, links: &Links) -> Arc<View> {
+        let view = self.view.get_or_insert_with(|| {
+            let store = replica.state().store.clone();
+            let view = Arc::new(View { store, summary: Arc::clone(&self.summary) });
+            links.published.put_view(Some(Arc::clone(&view)));
+            view
+        });
+        Arc::clone(view)
+    }
+
+    /// To be called when all is published: the state is in reach again, and who found none gets it.
+    pub(super) fn answer(&mut self, replica: &Replica, links: &Links) {
+        let view = self.view(replica, links);
+        for reply in self.asked.drain(..) {
+            let _ = reply.send(Ok(Arc::clone(&view)));
+        }
+    }
+
     /// Publishes the state, and tells the transport who the others are.
     pub(super) fn publish(&mut self, replica: &Replica, links: &Links) {
         let state = replica.state();
@@ -33,13 +72,12 @@ impl Publisher {
             log_votes(&before, &self.members);
             self.members_told = Some(members);
         }
-        let view = View {
-            store: state.store.clone(),
-            raft_index: state.applied.index,
-            raft_term: replica.standing().term,
-            members: Arc::clone(&self.members),
-        };
-        links.view.store(Arc::new(view));
+        let term = replica.standing().term;
+        let members = Arc::clone(&self.members);
+        self.summary = Arc::new(Summary::of(&state.store, state.applied.index, term, members));
+        let view = Arc::new(View { store: state.store.clone(), summary: Arc::clone(&self.summary) });
+        links.published.put(Arc::clone(&view));
+        self.view = Some(view);
     }
 }
 

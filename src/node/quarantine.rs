@@ -55,7 +55,9 @@ pub(super) async fn hold(
     while let Some(input) = inputs.recv().await {
         match input {
             DriverInput::Write { reply, .. } => drop(reply.send(Err(BackendError::Corrupt))),
-            DriverInput::Read { reply } => drop(reply.send(Err(BackendError::Corrupt))),
+            DriverInput::Read { reply } | DriverInput::Look { reply } => {
+                drop(reply.send(Err(BackendError::Corrupt)));
+            }
             DriverInput::Publish { reply, .. } => drop(reply.send(false)),
             DriverInput::Change { reply, .. } => drop(reply.send(Err(BackendError::Corrupt.into()))),
             DriverInput::Fatal(error) => return Err(error),

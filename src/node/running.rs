@@ -159,9 +159,9 @@ impl Node {
     pub async fn ready(&self) -> Result<(), String> {
         use crate::http::backend::Backend as _;
         loop {
-            let view = self.handle.view();
+            let summary = self.handle.summary();
             let me = self.handle.status().id;
-            if view.members.get(&me).is_some_and(|member| !member.client_urls.is_empty()) {
+            if summary.members.get(&me).is_some_and(|member| !member.client_urls.is_empty()) {
                 return Ok(());
             }
             tokio::select! {
@@ -217,7 +217,7 @@ impl Node {
         use crate::http::backend::Backend as _;
         let leads = |status: &Status| status.leader == status.id;
         let status = self.handle.status();
-        if !leads(&status) || self.handle.view().members.len() < 2 {
+        if !leads(&status) || self.handle.summary().members.len() < 2 {
             return;
         }
         let _ = self.driver.send(DriverInput::Input(Input::StepAside)).await;

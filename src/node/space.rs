@@ -6,10 +6,9 @@
 
 use super::alarms::Alarms;
 use super::driver::DriverInput;
-use crate::http::backend::View;
+use super::published::Published;
 use crate::replica::Input;
 use crate::storage::{DiskSpace, disk_space};
-use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,7 +68,7 @@ pub(super) struct SpaceWatch {
     pub reserve: Option<u64>,
     /// Bytes of keys and values that the keyspace may reach; 0: any number.
     pub quota: u64,
-    pub view: Arc<ArcSwap<View>>,
+    pub published: Arc<Published>,
     pub alarms: Arc<Alarms>,
     pub driver: mpsc::Sender<DriverInput>,
     /// Closed when the member stops.
@@ -101,7 +100,7 @@ impl SpaceWatch {
             }
             Err(error) => tracing::warn!(%error, "cannot see how much space is free"),
         }
-        let bytes = self.view.load().store.byte_count();
+        let bytes = self.published.summary().bytes;
         let over = self.quota > 0 && bytes >= self.quota;
         if self.alarms.quota.swap(over, Ordering::Relaxed) != over {
             if over {

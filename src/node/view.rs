@@ -1,18 +1,14 @@
 //! The replicated state as readers see it.
 
-use crate::http::backend::{Member, View};
+use crate::http::backend::{Member, Summary, View};
 use crate::replica::{MemberInfo, State};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A state as it is published.
-pub(super) fn view_of(state: &State, raft_term: u64) -> View {
-    View {
-        store: state.store.clone(),
-        raft_index: state.applied.index,
-        raft_term,
-        members: Arc::new(members_of(state)),
-    }
+/// A state as it is published at first.
+pub(super) fn view_of(state: &State) -> View {
+    let members = Arc::new(members_of(state));
+    View::of(&state.store, Summary::of(&state.store, state.applied.index, 0, members))
 }
 
 /// The members as `/v2/members` shows them.

@@ -5,7 +5,6 @@ use super::view::member;
 use crate::http::backend::{BackendError, Member, MembersError, View, Written};
 use crate::replica::{ChangeError, MemberInfo, Replica, Reply, Token};
 use crate::store::{Event, StoreError};
-use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -35,9 +34,9 @@ impl Waiters {
         token
     }
 
-    /// Passes an answer on; what it speaks of must be published already. A waiter that has gone away (a client that hung up)
+    /// Passes an answer on; what it speaks of must be published already, and `view` gives it. A waiter that has gone away (a client that hung up)
     /// is nobody to tell.
-    pub(super) fn answer(&mut self, reply: Reply, replica: &Replica, view: &ArcSwap<View>) {
+    pub(super) fn answer(&mut self, reply: Reply, replica: &Replica, view: impl FnOnce() -> Arc<View>) {
         match reply {
             Reply::Write { token, result } => {
                 if let Some(Waiter::Write(reply)) = self.by_token.remove(&token) {
@@ -46,7 +45,7 @@ impl Waiters {
             }
             Reply::Read { token } => {
                 if let Some(Waiter::Read(reply)) = self.by_token.remove(&token) {
-                    let _ = reply.send(Ok(view.load_full()));
+                    let _ = reply.send(Ok(view()));
                 }
             }
             Reply::Published { token } => {

@@ -13,17 +13,21 @@
 //! the lock, and then looks at the published state, while the driver publishes first and then looks at the count, and
 //! under the lock at who is there, so one of the two sees the other.
 
+use super::published::Published;
 use super::watch_queue::{self, Queue, Sender};
-use crate::http::backend::{ClockReading, Notice, View, Watch, WatchItem, WatchRequest};
+use crate::http::backend::{BackendError, ClockReading, Notice, View, Watch, WatchItem, WatchRequest};
 use crate::store::{ErrorCode, Event, Key, Outcome, StoreError, WatcherHub, WatcherId};
-use arc_swap::ArcSwap;
 use crossbeam_channel::Receiver;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// How much history is searched before other tasks get their turn.
 const SCAN_EVENTS: u64 = 2_000;
+
+/// How long a watcher that wants history waits while the member has too much to do.
+const WHEN_OVERLOADED: Duration = Duration::from_millis(10);
 
 /// What was applied, for the thread that tells watchers.
 pub(super) struct News {
@@ -52,15 +56,15 @@ struct Live {
 
 /// The watchers of one member.
 pub(super) struct Watches {
-    view: Arc<ArcSwap<View>>,
+    published: Arc<Published>,
     live: Mutex<Live>,
     /// How many are live, or about to be.
     count: AtomicUsize,
 }
 
 impl Watches {
-    pub(super) fn new(view: Arc<ArcSwap<View>>) -> Arc<Self> {
-        Arc::new(Self { view, live: Mutex::default(), count: AtomicUsize::new(0) })
+    pub(super) fn new(published: Arc<Published>) -> Arc<Self> {
+        Arc::new(Self { published, live: Mutex::default(), count: AtomicUsize::new(0) })
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -179,9 +183,8 @@ impl Watches {
         request: WatchRequest,
         clock: ClockReading,
     ) -> Result<NodeWatch, StoreError> {
-        let view = self.view.load();
-        let index = view.store.index();
-        let oldest = view.store.history().first_index();
+        let summary = self.published.summary();
+        let (index, oldest) = (summary.index, summary.oldest);
         if request.since != 0 && request.since < oldest {
             let cause = format!("the requested history has been cleared [{oldest}/{}]", request.since);
             return Err(StoreError::new(ErrorCode::EventIndexCleared, cause, index));
@@ -206,7 +209,7 @@ impl Watches {
             return Registration::Closed;
         }
         self.set_count(live.slots.len() + 1);
-        let published = self.view.load().store.index();
+        let published = self.published.index();
         if published >= next {
             self.set_count(live.slots.len());
             return Registration::MoreToRead;
@@ -262,12 +265,12 @@ enum Scanned {
     Nothing,
     CaughtUp,
     Cleared,
+    Closed,
 }
 
 impl NodeWatch {
     /// Looks through a piece of the history.
-    fn scan(&mut self) -> Scanned {
-        let view = self.watches.view.load();
+    fn scan(&mut self, view: &View) -> Scanned {
         let history = view.store.history();
         let last = view.store.index();
         if self.next > last {
@@ -285,6 +288,21 @@ impl NodeWatch {
         }
         self.next = until.saturating_add(1);
         Scanned::Nothing
+    }
+
+    /// Looks whether there is more, and if so, through a piece of it.
+    async fn look(&mut self) -> Scanned {
+        if self.next > self.watches.published.index() {
+            return Scanned::CaughtUp;
+        }
+        match self.watches.published.view().await {
+            Ok(view) => self.scan(&view),
+            Err(BackendError::Overloaded) => {
+                tokio::time::sleep(WHEN_OVERLOADED).await;
+                Scanned::Nothing
+            }
+            Err(_) => Scanned::Closed,
+        }
     }
 
     fn register(&self) -> Registration {
@@ -326,7 +344,7 @@ impl Watch for NodeWatch {
             Mode::History | Mode::Over => false,
         };
         let seen = if is_told { looked_at.max(live.told) } else { looked_at };
-        seen.min(self.watches.view.load().store.index())
+        seen.min(self.watches.published.index())
     }
 
     async fn next(&mut self) -> Option<WatchItem> {
@@ -343,8 +361,9 @@ impl Watch for NodeWatch {
                     // It fell behind, or the hub was closed: the history knows.
                     None => self.mode = Mode::History,
                 },
-                Mode::History => match self.scan() {
+                Mode::History => match self.look().await {
                     Scanned::Found(notice) => return Some(self.found(notice)),
+                    Scanned::Closed => self.finish(),
                     Scanned::Nothing => tokio::task::yield_now().await,
                     Scanned::Cleared => {
                         self.finish();

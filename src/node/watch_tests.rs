@@ -1,4 +1,5 @@
 use super::*;
+use crate::http::backend::Summary;
 use crate::store::{ClusterTime, Command, HistoryLimits, Store};
 use std::future::Future as _;
 use std::time::SystemTime;
@@ -17,18 +18,23 @@ fn waits(watch: &mut NodeWatch) -> bool {
 }
 
 fn view_of(store: &Store) -> View {
-    View { store: store.clone(), raft_index: 1, raft_term: 1, members: Arc::default() }
+    View::of(store, Summary::of(store, 1, 1, Arc::default()))
 }
 
-fn publish(view: &ArcSwap<View>, store: &Store) {
-    view.store(Arc::new(view_of(store)));
+/// Without a core to ask: a state is always there.
+fn published(store: &Store) -> Arc<Published> {
+    Published::new(view_of(store), tokio::sync::mpsc::channel(1).0)
+}
+
+fn publish(published: &Published, store: &Store) {
+    published.put(Arc::new(view_of(store)));
 }
 
 /// What a watcher has seen moves on with what others do, but never past what it has not been given yet.
 #[tokio::test]
 async fn what_was_seen() {
     let mut store = Store::new(HistoryLimits { events: 100, bytes: 1 << 20 });
-    let view = Arc::new(ArcSwap::from_pointee(view_of(&store)));
+    let view = published(&store);
     let watches = Watches::new(Arc::clone(&view));
     let request = |since| WatchRequest { key: Key::parse(b"/a"), recursive: false, stream: true, since };
     let mut watch = watches.watch(request(0), CLOCK).unwrap();
@@ -64,12 +70,7 @@ async fn what_was_seen() {
 #[tokio::test]
 async fn what_concerns_nobody_counts_as_told() {
     let mut store = Store::new(HistoryLimits { events: 100, bytes: 1 << 20 });
-    let view = Arc::new(ArcSwap::from_pointee(View {
-        store: store.clone(),
-        raft_index: 1,
-        raft_term: 1,
-        members: Arc::default(),
-    }));
+    let view = published(&store);
     let watches = Watches::new(Arc::clone(&view));
     let mut happens = |key| {
         let outcome = set(&mut store, key);
@@ -98,7 +99,7 @@ async fn what_concerns_nobody_counts_as_told() {
 #[tokio::test]
 async fn a_live_watcher_is_told_of_a_gap_that_a_snapshot_left() {
     let mut store = Store::new(HistoryLimits { events: 3, bytes: 1 << 20 });
-    let view = Arc::new(ArcSwap::from_pointee(view_of(&store)));
+    let view = published(&store);
     let watches = Watches::new(Arc::clone(&view));
     let key = Key::parse(b"/");
     let request = WatchRequest { key, recursive: true, stream: true, since: 0 };
