@@ -33,7 +33,7 @@ impl State {
                     break;
                 }
                 bytes += node.key.as_bytes().len() + node.value.as_ref().map_or(0, Bytes::len) + 32;
-                page.nodes.push(node_record(&node));
+                page.nodes.push(node_record(node, true));
             }
             (!page.nodes.is_empty()).then_some(Record { body: Some(Body::Page(page)) })
         });
@@ -170,10 +170,10 @@ fn conf_state_from(membership: &Membership) -> ConfState {
     conf
 }
 
-fn node_record(node: &Node) -> state::Node {
+fn node_record(node: &Node, with_value: bool) -> state::Node {
     state::Node {
         key: node.key.to_bytes(),
-        value: node.value.clone().unwrap_or_default(),
+        value: node.value.as_ref().filter(|_| with_value).cloned().unwrap_or_default(),
         directory: node.dir,
         deadline_plus_one: node.deadline.map_or(0, |d| d.0.saturating_add(1)),
         created_index: node.created,
@@ -203,24 +203,20 @@ const ACTIONS: [(Action, state::Action); 7] = [
 ];
 
 fn event_record(event: &Event, store: &Store) -> state::Event {
-    let mut prev_node = event.prev_node.as_deref().map(node_record);
-    let mut prev_value_left_out = false;
-    if let (Some(record), Some(prev)) = (&mut prev_node, &event.prev_node) {
-        let before = store.history().get(prev.modified);
-        prev_value_left_out = !record.value.is_empty()
-            && before.is_some_and(|before| before.node.key == prev.key && before.node.value == prev.value);
-        if prev_value_left_out {
-            record.value = Bytes::new();
-        }
-    }
-    let mut node = node_record(&event.node);
-    let value_left_out = !node.value.is_empty()
-        && store
-            .get(&event.node.key)
-            .is_ok_and(|now| now.modified == event.index && now.value == event.node.value);
-    if value_left_out {
-        node.value = Bytes::new();
-    }
+    let has_value = |node: &Node| node.value.as_ref().is_some_and(|value| !value.is_empty());
+    let same = |one: &Arc<Node>, other: &Arc<Node>| {
+        Arc::ptr_eq(one, other) || (one.key == other.key && one.value == other.value)
+    };
+    let before = |prev: &Node| store.history().get(prev.modified).map(|before| &before.node);
+    let prev_value_left_out = event
+        .prev_node
+        .as_ref()
+        .is_some_and(|prev| has_value(prev) && before(prev).is_some_and(|before| same(before, prev)));
+    let prev_node = event.prev_node.as_ref().map(|prev| node_record(prev, !prev_value_left_out));
+    let node = &event.node;
+    let now = || store.node(&node.key).filter(|now| now.modified == event.index);
+    let value_left_out = has_value(node) && now().is_some_and(|now| same(now, node));
+    let node = node_record(node, !value_left_out);
     let action = ACTIONS.iter().find(|(ours, _)| *ours == event.action).map(|(_, theirs)| *theirs);
     state::Event {
         index: event.index,

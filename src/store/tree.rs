@@ -103,8 +103,14 @@ impl Store {
     }
 
     /// Every node after `key` in key order: how a walk over [`Self::nodes`] is taken up again.
-    pub fn nodes_after(&self, key: &Key) -> impl Iterator<Item = Node> {
-        self.nodes.after(key).map(|node| Node::clone(node))
+    pub fn nodes_after(&self, key: &Key) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.after(key)
+    }
+
+    /// The node at a key other than the root, if there is one.
+    #[must_use]
+    pub fn node(&self, key: &Key) -> Option<&Arc<Node>> {
+        self.nodes.get(key)
     }
 
     /// How many nodes there are, the root not counted.
