@@ -82,7 +82,8 @@ const SPECIAL: [bool; 256] = {
     special
 };
 
-/// Whether none of these bytes is special. Without a branch, so that the processor takes all of them at once.
+/// Whether none of these bytes is special.
+#[expect(clippy::needless_bitwise_bool, reason = "without branches the processor takes all bytes at once")]
 fn is_plain(piece: &[u8; 16]) -> bool {
     let special = |byte: u8| {
         (byte < 0x20)

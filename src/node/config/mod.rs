@@ -97,7 +97,7 @@ impl Default for Config {
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_secs(1),
             snapshot_count: 100_000,
-            log_bytes_min: 48 << 20,
+            log_bytes_min: 64 << 20,
             log_bytes_max: 128 << 20,
             history_events: 100_000,
             history_bytes: 32 << 20,

@@ -327,7 +327,7 @@ pub(super) static FLAGS: &[Flag] = &[
         Tuning,
         "log-bytes-min",
         "BYTES",
-        "50331648",
+        "67108864",
         "quorate",
         "Log between checkpoints, however small the keyspace",
         |d, v| {
