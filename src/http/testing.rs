@@ -36,7 +36,7 @@ struct State {
     watchers: BTreeMap<WatcherId, Watcher>,
     raft_index: u64,
     expired: u64,
-    /// What reads and writes fail with, if they are to fail.
+    /// What writes and linearizable reads fail with, if they are to fail.
     failure: Option<BackendError>,
     traffic: Traffic,
     /// Who leads: this member, unless said otherwise.
@@ -104,7 +104,7 @@ impl SingleMember {
         Self(shared)
     }
 
-    /// Makes all reads and writes fail from now on, or succeed again.
+    /// Makes all writes and linearizable reads fail from now on, or succeed again.
     pub fn fail_with(&self, failure: Option<BackendError>) {
         self.state().failure = failure;
     }
@@ -196,11 +196,11 @@ impl Backend for SingleMember {
         MEMBER + 1
     }
 
-    async fn read(&self, _consistency: Consistency) -> Result<Arc<View>, BackendError> {
+    async fn read(&self, consistency: Consistency) -> Result<Arc<View>, BackendError> {
         let state = self.state();
-        match &state.failure {
-            Some(failure) => Err(failure.clone()),
-            None => Ok(Arc::new(View::of(&state.store, self.summary_of(&state)))),
+        match (&state.failure, consistency) {
+            (Some(failure), Consistency::Linearizable) => Err(failure.clone()),
+            _ => Ok(Arc::new(View::of(&state.store, self.summary_of(&state)))),
         }
     }
 
