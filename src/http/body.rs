@@ -1,6 +1,7 @@
 //! Request bodies, bounded in size and time; and the bodies of answers.
 
 use super::listing::Listing;
+use super::parked::Parking;
 use super::watch::WatchBody;
 use super::{backend::Watch, connection::Turn};
 use bytes::{Bytes, BytesMut};
@@ -72,6 +73,8 @@ pub(crate) enum Kind<W> {
     Listing(Box<Listing>),
     /// Events, as they come.
     Watch(WatchBody<W>),
+    /// The same, where the connection may take them from the HTTP library.
+    Parked(Parking<W>),
 }
 
 /// Why an answer is cut off in the middle: the client notices, and asks again.
@@ -79,9 +82,17 @@ pub(crate) enum Kind<W> {
 #[error("the watch ended without an event")]
 pub(crate) struct CutOff;
 
-impl<W> AnswerBody<W> {
-    /// The body of the answer to the request whose turn it is.
-    pub(crate) fn new(kind: Kind<W>, turn: Turn) -> Self {
+impl<W: Watch> AnswerBody<W> {
+    /// The body of the answer to the request whose turn it is; a wait goes where the connection may take it over, if there is
+    /// such a place.
+    pub(crate) fn new(kind: Kind<W>, turn: Turn, parking: Option<Parking<W>>) -> Self {
+        let kind = match (kind, parking) {
+            (Kind::Watch(watch), Some(parking)) if watch.is_plain() => {
+                parking.put(watch);
+                Kind::Parked(parking)
+            }
+            (kind, _) => kind,
+        };
         Self { kind, _turn: turn }
     }
 }
@@ -106,6 +117,7 @@ impl<W: Watch> Body for AnswerBody<W> {
                 chunk => Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk)))),
             },
             Kind::Watch(watch) => watch.poll_frame(context),
+            Kind::Parked(parking) => parking.poll_frame(context),
         }
     }
 
@@ -116,7 +128,7 @@ impl<W: Watch> Body for AnswerBody<W> {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Listing(_) | Kind::Watch(_) => SizeHint::default(),
+            Kind::Listing(_) | Kind::Watch(_) | Kind::Parked(_) => SizeHint::default(),
         }
     }
 }

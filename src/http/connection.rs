@@ -9,16 +9,19 @@
 //! At its end the stream reads on for [`LINGER`], so that an answer to a request that was not read to its end (too long,
 //! no HTTP) is not lost: closing a socket with unread bytes resets it, and the peer may drop what it has received.
 //!
+//! Between two users of the stream, what the one has read and not used is given to the next.
+//!
 //! A write that makes no progress for [`Limits::write_stall`] ends the connection in any phase.
 //!
 //! A request costs a reading of the clock and no timer: the one timer of the connection's reads is left alone as long as it
 //! does not go off after the deadline, and when it goes off too early it is set anew. One that goes off while an event is
 //! waited for is given up, so that such a connection has none.
 
+use bytes::{Buf as _, BytesMut};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -38,24 +41,39 @@ pub(crate) struct Limits {
 /// How long a client may take to notice the end of the connection.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// What is read at once while it is only of interest whether something comes.
+const EARLY_BYTES: usize = 1024;
+
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 const ANSWERING: u8 = 2;
 
 /// What a connection is at; shared between its socket and the answers that it gives.
 #[derive(Clone, Debug)]
-pub(crate) struct Phase(Arc<AtomicU8>);
+pub(crate) struct Phase(Arc<PhaseState>);
+
+#[derive(Debug)]
+struct PhaseState {
+    at: AtomicU8,
+    /// What was to be written last has not been, or not all of it.
+    unsent: AtomicBool,
+}
 
 impl Phase {
     /// A new connection: its first request is due.
     pub(crate) fn new() -> Self {
-        Self(Arc::new(AtomicU8::new(HEAD)))
+        Self(Arc::new(PhaseState { at: AtomicU8::new(HEAD), unsent: AtomicBool::new(false) }))
     }
 
     /// A request is complete: until the turn is dropped, with its answer, the client may be silent.
     pub(crate) fn turn(&self) -> Turn {
-        self.0.store(ANSWERING, Ordering::Relaxed);
+        self.0.at.store(ANSWERING, Ordering::Relaxed);
         Turn(self.clone())
+    }
+
+    /// Whether the socket has taken all that it was given.
+    pub(crate) fn is_sent(&self) -> bool {
+        !self.0.unsent.load(Ordering::Relaxed)
     }
 }
 
@@ -65,7 +83,7 @@ pub(crate) struct Turn(Phase);
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.0.store(IDLE, Ordering::Relaxed);
+        self.0.0.at.store(IDLE, Ordering::Relaxed);
     }
 }
 
@@ -75,6 +93,8 @@ pub(crate) struct TimedStream<S> {
     stream: S,
     phase: Phase,
     limits: Limits,
+    /// Read, and not used yet.
+    early: BytesMut,
     /// The phase that the stream was last seen in, and when that will have lasted too long.
     read_phase: u8,
     read_deadline: Instant,
@@ -91,6 +111,7 @@ impl<S> TimedStream<S> {
             stream,
             phase,
             limits,
+            early: BytesMut::new(),
             read_phase: ANSWERING,
             read_deadline: Instant::now(),
             read_timer: None,
@@ -99,12 +120,20 @@ impl<S> TimedStream<S> {
         }
     }
 
+    /// Gives back what was read and not used; the next reader gets it first.
+    pub(crate) fn unread(&mut self, data: &[u8]) {
+        let since = std::mem::take(&mut self.early);
+        self.early.reserve(data.len() + since.len());
+        self.early.extend_from_slice(data);
+        self.early.extend_from_slice(&since);
+    }
+
     /// Takes note that bytes came, or that the stream waits for some; ready when it has waited too long.
     fn poll_reader(&mut self, received: bool, context: &mut Context<'_>) -> Poll<()> {
-        let mut phase = self.phase.0.load(Ordering::Relaxed);
+        let mut phase = self.phase.0.at.load(Ordering::Relaxed);
         if received && phase == IDLE {
             phase = HEAD;
-            self.phase.0.store(HEAD, Ordering::Relaxed);
+            self.phase.0.at.store(HEAD, Ordering::Relaxed);
             // Each head has its own time, whatever was seen since the last.
             self.read_phase = IDLE;
         }
@@ -139,6 +168,18 @@ impl<S> TimedStream<S> {
         }
     }
 
+    /// Takes note of the outcome of a write of so many bytes.
+    fn poll_written(
+        &mut self,
+        outcome: Poll<io::Result<usize>>,
+        offered: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let all = matches!(outcome, Poll::Ready(Ok(written)) if written == offered);
+        self.phase.0.unsent.store(!all, Ordering::Relaxed);
+        self.poll_writer(outcome, context)
+    }
+
     /// Passes on the outcome of a write, unless it has been pending for too long.
     fn poll_writer<T>(
         &mut self,
@@ -158,6 +199,23 @@ impl<S> TimedStream<S> {
 }
 
 impl<S: AsyncRead + Unpin> TimedStream<S> {
+    /// Ready as soon as there are bytes that nobody has used.
+    ///
+    /// # Errors
+    /// The client is gone, or took too long for what the connection is at.
+    pub(crate) fn poll_early(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.early.is_empty() {
+            let mut bytes = [0; EARLY_BYTES];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut *self).poll_read(context, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.early.extend_from_slice(buffer.filled());
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Reads and forgets, until the client closes its side too or its time is up.
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let timer = self.linger_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
@@ -179,7 +237,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let outcome = if self.early.is_empty() {
+            Pin::new(&mut self.stream).poll_read(context, buffer)
+        } else {
+            let length = self.early.len().min(buffer.remaining());
+            buffer.put_slice(&self.early[..length]);
+            self.early.advance(length);
+            if self.early.is_empty() {
+                self.early = BytesMut::new();
+            }
+            Poll::Ready(Ok(()))
+        };
         match self.poll_reader(outcome.is_ready(), context) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => outcome,
@@ -194,7 +262,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(context, data);
-        self.poll_writer(outcome, context)
+        self.poll_written(outcome, data.len(), context)
     }
 
     fn poll_write_vectored(
@@ -203,7 +271,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.poll_writer(outcome, context)
+        self.poll_written(outcome, slices.iter().map(|slice| slice.len()).sum(), context)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -3,7 +3,7 @@
 //! A request goes through `route` (where to), `params` (what is asked), the [`Backend`] (a view of the
 //! keyspace, a write, a watch) and `render` (what the answer says); all but the backend's part is pure. Requests are
 //! served by hyper directly, one task a connection and none a request: there is one table of routes, and the hot path
-//! has no use for a framework's.
+//! has no use for a framework's. A wait is taken from it while it waits (`parked`), for the memory.
 //!
 //! What holds whatever a client does:
 //! - every wait for a client is bounded: for the head of a request, its body, the client taking the answer, the next
@@ -23,6 +23,7 @@ mod answer;
 pub mod backend;
 mod body;
 mod calendar;
+mod client;
 mod connection;
 mod discovery;
 mod event_stream;
@@ -37,6 +38,7 @@ mod metrics;
 mod misc;
 mod pages;
 mod params;
+mod parked;
 #[cfg(test)]
 mod pipeline_tests;
 mod process;

@@ -1,22 +1,14 @@
-//! The listener and its connections: accepting, bounding, shutting down.
+//! The listener: accepting, bounding, shutting down. What becomes of a connection says `client`.
 
-use super::App;
 use super::backend::Backend;
-use super::body::AnswerBody;
-use super::connection::{Limits, Phase, TimedStream};
-use super::stats::ConnectionCount;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use rustix::net::sockopt;
-use std::convert::Infallible;
+use super::{App, client};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 /// What the server grants its clients.
 #[derive(Clone, Debug)]
@@ -61,12 +53,9 @@ impl Default for ServeConfig {
     }
 }
 
-/// The most bytes of a request's head; more is answered with 431.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
-
 /// How the server is doing; connections follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(crate) enum Stage {
     Running,
     /// Requests in flight are finished, and no more are taken.
     Closing,
@@ -123,7 +112,7 @@ async fn accept<B: Backend>(
             }
         };
         match Arc::clone(slots).try_acquire_owned() {
-            Ok(slot) => _ = tokio::spawn(connection(stream, Arc::clone(app), slot, follow.clone())),
+            Ok(slot) => _ = tokio::spawn(client::serve(stream, Arc::clone(app), slot, follow.clone())),
             Err(_) => turn_away(&stream),
         }
     }
@@ -148,70 +137,4 @@ fn turn_away(stream: &TcpStream) {
     if stream.try_write(FULL).is_err() {
         tracing::debug!("a client was turned away without an answer");
     }
-}
-
-/// Serves one client.
-async fn connection<B: Backend>(
-    stream: TcpStream,
-    app: Arc<App<B>>,
-    _slot: OwnedSemaphorePermit,
-    mut follow: watch::Receiver<Stage>,
-) {
-    let _count = ConnectionCount::new(&app.stats);
-    if let Err(error) = prepare(&stream) {
-        tracing::debug!(%error, "a client's socket is gone");
-        return;
-    }
-    let phase = Phase::new();
-    let limits = Limits {
-        header: app.config.header_timeout,
-        idle: app.config.idle_timeout,
-        write_stall: app.config.write_stall_timeout,
-    };
-    let stream = TimedStream::new(stream, phase.clone(), limits);
-    let service = service_fn(move |request| {
-        let turn = phase.turn();
-        let app = Arc::clone(&app);
-        // Boxed, so that its room is given back while the answer is waited for or the connection is idle: hyper keeps that
-        // of the future itself for as long as the connection lasts.
-        Box::pin(async move {
-            Ok::<_, Infallible>(app.answer(request).await.map(|body| AnswerBody::new(body, turn)))
-        })
-    });
-    let serving = http1::Builder::new()
-        .header_read_timeout(None) // the stream has a closer eye on it
-        .max_buf_size(HEAD_BYTES_MAX)
-        .writev(false) // head and body of a small answer leave in one buffer
-        .title_case_headers(true) // scripts look for "X-Etcd-Index"
-        .serve_connection(TokioIo::new(stream), service);
-    let mut serving = pin!(serving);
-    loop {
-        tokio::select! {
-            ended = serving.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection ended early");
-                }
-                return;
-            }
-            changed = follow.changed() => match *follow.borrow_and_update() {
-                Stage::Closing if changed.is_ok() => serving.as_mut().graceful_shutdown(),
-                // Without its sender nobody waits for this connection any more.
-                Stage::Running | Stage::Closing | Stage::Aborting => return,
-            }
-        }
-    }
-}
-
-/// Sets up a client's socket: small answers leave at once, and a client that vanished without a word is noticed within
-/// two minutes, however long its wait.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-    const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-    const KEEPALIVE_PROBES: u32 = 4;
-    stream.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
-    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
-    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
-    Ok(())
 }

@@ -102,6 +102,11 @@ impl<W: Watch> WatchBody<W> {
         Self { next: Some(next(watch, alarm)), form, delivered, closing, extras, _count: count }
     }
 
+    /// Whether all that it says is said in pieces, without a trailer.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.extras.as_ref().is_none_or(|extras| extras.trailer.is_none())
+    }
+
     /// The next piece.
     pub(crate) fn poll_frame(
         &mut self,

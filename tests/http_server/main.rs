@@ -4,6 +4,7 @@
 mod endpoints;
 mod extensions;
 mod hostile;
+mod parked;
 
 use quorate::http::backend::{BackendError, WatchItem};
 use quorate::http::testing::SingleMember;
