@@ -222,16 +222,20 @@ async fn fanout(
     let work = Workload { keys: 10_000, value_size: sizes.value_size, shape: Shape::Flat };
     load::fill(product, members, work).await?;
     let (mut without, mut with) = (0.0, 0.0);
+    // Each turn comes after the same rest: what the one before left to be written would count against it.
+    let measured = async || {
+        tokio::time::sleep(turn / 2).await;
+        load::run(ROW, product, members, work, turn).await.map(|outcome| outcome.per_second())
+    };
     for _ in 0..TURNS {
         // Twice with, between two without: checkpoints come at their own pace, and must not favour one side.
-        without += load::run(ROW, product, members, work, turn).await?.per_second();
+        without += measured().await?;
         let watching = steps::watch(member, "/v2/keys/elsewhere", sizes.watchers).await?;
         for _ in 0..2 {
-            with += load::run(ROW, product, members, work, turn).await?.per_second();
+            with += measured().await?;
         }
         drop(watching);
-        tokio::time::sleep(turn / 4).await;
-        without += load::run(ROW, product, members, work, turn).await?.per_second();
+        without += measured().await?;
     }
     let title = format!("PUT, 64 connections, {} idle watchers elsewhere to none", sizes.watchers);
     figures.add(product, title, Unit::Ratio, with / without);
