@@ -11,23 +11,11 @@ use tokio::signal::unix::{SignalKind, signal};
 pub fn serve(config: Config) -> ExitCode {
     init_log(&config.log_level);
     raise_descriptor_limit();
-    let runtime = match runtime() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&format!("cannot start the runtime: {error}")),
     };
     runtime.block_on(run(config))
-}
-
-/// The threads that serve clients: as many as there are processors but one, which the core's thread and the log's need. One more
-/// takes turns with these, and on two processors that costs linearizable reads 7 %.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    // The library's own setting goes first.
-    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        builder.worker_threads(processors.saturating_sub(1).max(1));
-    }
-    builder.enable_all().build()
 }
 
 /// Logs go to standard error, as a daemon's do.
