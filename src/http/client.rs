@@ -61,7 +61,10 @@ pub(crate) async fn serve<B: Backend>(
         drop(turn);
         tokio::select! {
             came = std::future::poll_fn(|context| stream.poll_early(context)) => if came.is_err() { return },
-            _ = follow.changed() => return,
+            _ = follow.changed() => {
+                _ = until_cut_off(stream.shutdown(), &mut follow).await;
+                return;
+            }
         }
     }
 }

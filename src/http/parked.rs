@@ -73,6 +73,9 @@ impl<W: Watch> Parking<W> {
             None => Poll::Ready(Some(Err(CutOff))), // the library asks for nothing any more
         };
         place.waits = said.is_pending();
+        if matches!(said, Poll::Ready(None | Some(Err(_)))) {
+            place.watch = None; // it counts no longer, however long the connection stays
+        }
         said
     }
 }

@@ -4,6 +4,7 @@
 //! until it is as much as that, or that is applied: two entries that take turns instead of many small ones. Few
 //! writers wait for nothing but the disk (`requests`).
 
+use super::ENTRY_BYTES_MAX;
 use super::gather::{Gather, patience_of};
 use crate::proto::command::Batch;
 use prost::Message as _;
@@ -61,10 +62,11 @@ impl Queue {
         Some(self.held_until().map_or(due, |until| until.max(due)))
     }
 
-    /// How long more may gather, where that which is on its way is more.
+    /// How long more may gather, where that which is on its way is more, and there is not enough for an entry already.
     fn held_until(&self) -> Option<Duration> {
         let under_way = self.under_way();
-        (under_way > FEW && under_way > self.requests).then(|| self.since + PATIENCE)
+        let small = self.bytes < ENTRY_BYTES_MAX;
+        (small && under_way > FEW && under_way > self.requests).then(|| self.since + PATIENCE)
     }
 
     /// Requests that were proposed and are not applied yet.

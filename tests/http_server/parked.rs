@@ -152,3 +152,23 @@ async fn a_client_that_takes_nothing_of_a_stream_is_cut_off() {
         server.send("PUT", "/v2/keys/k", &value).await;
     }
 }
+
+#[tokio::test]
+async fn a_wait_that_is_over_counts_no_longer_while_its_connection_stays() {
+    let server = Server::start(ServeConfig::default()).await;
+    server.send("PUT", "/v2/keys/k", "value=1").await;
+    let mut client = server.connect().await;
+    // Told at once, and told later.
+    for (target, first) in [("/v2/keys/k?wait=true&waitIndex=1", true), ("/v2/keys/k?wait=true", false)] {
+        client.write_all(wait_request(target).as_bytes()).await.unwrap();
+        if !first {
+            until_watched(&server).await;
+            server.send("PUT", "/v2/keys/k", "value=2").await;
+        }
+        until(&mut client, END).await;
+        let started = Instant::now();
+        while !server.get("/v2/stats/store").await.contains("\"watchers\":0}") {
+            assert!(started.elapsed() < PATIENCE, "{target} is still counted");
+        }
+    }
+}
