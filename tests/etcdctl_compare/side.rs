@@ -194,10 +194,11 @@ impl Side<'_> {
     }
 
     fn normalise(&self, text: &str) -> String {
-        let port = |url: &str| url.rsplit(':').next().unwrap().to_owned();
+        // With its colon: the digits alone may stand in any large number.
+        let port = |url: &str| url[url.rfind(':').unwrap()..].to_owned();
         let text = text
-            .replace(&port(&self.etcd.client), "CLIENT")
-            .replace(&port(&self.etcd.peer), "PEER")
+            .replace(&port(&self.etcd.client), ":CLIENT")
+            .replace(&port(&self.etcd.peer), ":PEER")
             .replace(self.member, "MEMBER")
             .replace("quorum=false&", "");
         let text = replace_after(&text, "\"expiration\":\"", '"');
