@@ -10,6 +10,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// What is due, where and when.
@@ -27,6 +28,29 @@ const WARM_UP: Duration = Duration::from_millis(300);
 /// How long after the end an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The thread that says what is due sleeps no shorter, so that it takes little from the members.
+const NAP: Duration = Duration::from_micros(200);
+
+/// Says to the connections in turn that a request is due, at a steady rate. On a thread of its own: the runtime's timers are of
+/// whole milliseconds, and later than that, by the same for all requests of a run, which is as much as an idle cluster's answer takes.
+fn pace(turns: &[mpsc::UnboundedSender<Instant>], start: Instant, load: Load) {
+    let gap = 1.0 / load.per_second;
+    for (number, turn) in (0u32..).zip(turns.iter().cycle()) {
+        let after = Duration::from_secs_f64(f64::from(number) * gap);
+        let due = start + after;
+        let early = due.saturating_duration_since(Instant::now());
+        if after >= load.length {
+            return;
+        }
+        if !early.is_zero() {
+            std::thread::sleep(early.max(NAP));
+        }
+        if turn.send(due).is_err() {
+            return;
+        }
+    }
+}
+
 /// Runs a load. Everything that was due is counted, however late it was answered.
 pub(crate) async fn run(
     load: Load,
@@ -35,20 +59,19 @@ pub(crate) async fn run(
     work: Workload,
 ) -> Result<Outcome, Failure> {
     let form = Arc::new(work.form());
-    let gap = Duration::from_secs_f64(f64::from(load.connections) / load.per_second);
     let start = Instant::now() + WARM_UP;
     let mut tasks = JoinSet::new();
+    let mut turns = Vec::new();
     for index in 0..load.connections {
         let connection = Connection::open(&members[index as usize % members.len()].client).await?;
-        let first = start + gap.mul_f64(f64::from(index) / f64::from(load.connections));
+        let (turn, mut due) = mpsc::unbounded_channel::<Instant>();
+        turns.push(turn);
         let form = Arc::clone(&form);
         tasks.spawn(async move {
             let mut connection = connection;
             let mut random = SmallRng::seed_from_u64(u64::from(index));
             let mut seen = Outcome::default();
-            let mut due = first;
-            while due < start + load.length {
-                tokio::time::sleep_until(due.into()).await;
+            while let Some(due) = due.recv().await {
                 let request = load::request(load.kind, product, work, &form, &mut random);
                 let status = connection.exchange(&request).await?;
                 if status < 300 {
@@ -56,11 +79,11 @@ pub(crate) async fn run(
                 } else {
                     seen.failed += 1;
                 }
-                due += gap;
             }
             Ok::<Outcome, Failure>(seen)
         });
     }
+    std::thread::Builder::new().name("pace".into()).spawn(move || pace(&turns, start, load))?;
     let everyone = async {
         let mut sum = Outcome::default();
         while let Some(done) = tasks.join_next().await {

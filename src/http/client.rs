@@ -146,7 +146,7 @@ async fn until_cut_off<T>(work: impl Future<Output = T>, follow: &mut watch::Rec
 }
 
 /// Sets up a client's socket: small answers leave at once, and a client that vanished without a word is noticed within
-/// two minutes, however long its wait.
+/// two minutes, however long its wait, unless it has sent more requests behind that than are read ahead.
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
     const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);

@@ -44,6 +44,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// What is read at once while it is only of interest whether something comes.
 const EARLY_BYTES: usize = 1024;
 
+/// What a client may send behind a wait before it is read no further, and not seen to go away.
+const EARLY_BYTES_MAX: usize = 16 * 1024;
+
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 const ANSWERING: u8 = 2;
@@ -214,6 +217,23 @@ impl<S: AsyncRead + Unpin> TimedStream<S> {
             self.early.extend_from_slice(buffer.filled());
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Reads ahead while there is nothing to be written; ready when the client is gone.
+    pub(crate) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        while self.early.len() < EARLY_BYTES_MAX {
+            let mut bytes = [0; EARLY_BYTES];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+                Poll::Ready(Err(error)) => return Poll::Ready(error),
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                    return Poll::Ready(io::ErrorKind::UnexpectedEof.into());
+                }
+                Poll::Ready(Ok(())) => self.early.extend_from_slice(buffer.filled()),
+                Poll::Pending => break,
+            }
+        }
+        self.poll_reader(false, context).map(|()| io::ErrorKind::TimedOut.into())
     }
 
     /// Reads and forgets, until the client closes its side too or its time is up.

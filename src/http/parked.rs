@@ -125,10 +125,7 @@ where
                     return Poll::Ready(Ok(()));
                 }
                 // The client may go away meanwhile. It may also send its next requests.
-                return match stream.poll_early(context) {
-                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                    Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
-                };
+                return stream.poll_gone(context).map(Err);
             }
             while !out.is_empty() {
                 let written = ready!(Pin::new(&mut *stream).poll_write(context, &out))?;

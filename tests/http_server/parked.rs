@@ -117,6 +117,24 @@ async fn what_leaves_doubt_is_left_to_the_library() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_is_missed_whatever_it_has_sent_behind_its_wait() {
+    let server = Server::start(ServeConfig::default()).await;
+    for behind in ["\r\n", "GET /v2/", &wait_request("/v2/keys/k"), &"x".repeat(12_000)] {
+        for pause in [false, true] {
+            let mut client = server.connect().await;
+            client.write_all(wait_request("/v2/keys/k?wait=true").as_bytes()).await.unwrap();
+            if pause {
+                until(&mut client, "\r\n\r\n").await;
+            }
+            client.write_all(behind.as_bytes()).await.unwrap();
+            until_watched(&server).await;
+            drop(client);
+            eventually(|| server.member.watchers() == 0).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn clients_are_held_to_their_time_after_a_wait_too() {
     let idle_timeout = Duration::from_millis(300);
     let header_timeout = Duration::from_millis(200);
