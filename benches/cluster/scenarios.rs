@@ -23,7 +23,7 @@ pub(crate) enum Scenario {
     Cold,
     /// Throughput as the number of keys grows, flat and deep
     Growth,
-    /// A million keys: checkpoints (every 30,000 entries), memory, restart, listing
+    /// A million keys: checkpoints (every 90,000 entries), memory, restart, listing
     Million,
 }
 
@@ -32,7 +32,7 @@ impl Scenario {
     pub(crate) fn flags(self) -> &'static [&'static str] {
         match self {
             // So that checkpoints fall into the time that is measured.
-            Scenario::Million => &["--snapshot-count", "30000"],
+            Scenario::Million => &["--snapshot-count", "90000"],
             _ => &[],
         }
     }

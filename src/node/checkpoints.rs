@@ -4,6 +4,10 @@
 //! them, and a member that was away for less than that catches up from it. What is written between two follows the size
 //! of the state, so that checkpoints cost about as much as the log itself, and disk use stays in proportion to what the
 //! member holds.
+//!
+//! Members apply the same log, so they would all come to that point at one moment, and a cluster has no quorum without one that
+//! is busy with a checkpoint. So the first that a member takes after a start comes earlier by its place among the voters, and those
+//! after it keep the distance.
 
 use crate::replica::State;
 use std::time::Duration;
@@ -26,6 +30,10 @@ pub(super) struct CheckpointPolicy {
 #[derive(Debug)]
 pub(super) struct CheckpointPlan {
     policy: CheckpointPolicy,
+    /// The member's id.
+    own: u64,
+    /// None was taken since the start.
+    first: bool,
     running: bool,
     last_index: u64,
     bytes_since: u64,
@@ -37,10 +45,12 @@ pub(super) struct CheckpointPlan {
 }
 
 impl CheckpointPlan {
-    /// Of a member that starts with `log_bytes` of log behind a checkpoint at the applied state's position or before.
-    pub(super) fn new(policy: CheckpointPolicy, applied: u64, log_bytes: u64) -> Self {
+    /// Of the member with this id, that starts with `log_bytes` of log behind a checkpoint at the applied state's position or before.
+    pub(super) fn new(policy: CheckpointPolicy, own: u64, applied: u64, log_bytes: u64) -> Self {
         Self {
             policy,
+            own,
+            first: true,
             running: false,
             last_index: applied,
             bytes_since: log_bytes,
@@ -60,16 +70,28 @@ impl CheckpointPlan {
         let entries = state.applied.index.saturating_sub(self.last_index);
         let CheckpointPolicy { entries: entries_max, log_bytes_min, log_bytes_max } = self.policy;
         let bytes = state.store.byte_count().min(log_bytes_max).max(log_bytes_min);
+        let (entries_max, bytes) = (self.share(state, entries_max), self.share(state, bytes));
         let due = entries >= entries_max || self.bytes_since >= bytes || self.hurry;
         if !due || entries == 0 || self.running || now < self.not_before {
             return false;
         }
         self.before = (self.last_index, self.bytes_since);
-        (self.running, self.last_index, self.bytes_since) = (true, state.applied.index, 0);
+        (self.running, self.first) = (true, false);
+        (self.last_index, self.bytes_since) = (state.applied.index, 0);
         if self.hurry {
             self.not_before = now + PAUSE;
         }
         true
+    }
+
+    /// What is left of this until the first: less for each voter before this member.
+    fn share(&self, state: &State, whole: u64) -> u64 {
+        let voters = &state.membership.voters;
+        if !self.first || voters.is_empty() {
+            return whole;
+        }
+        let before = voters.iter().filter(|voter| **voter < self.own).count().min(voters.len() - 1);
+        whole - whole / voters.len() as u64 * before as u64
     }
 
     /// Space is short, or not any more.
@@ -110,7 +132,7 @@ mod tests {
 
     #[test]
     fn one_is_due_by_entries_or_bytes_and_one_at_a_time() {
-        let mut plan = CheckpointPlan::new(POLICY, 1, 0);
+        let mut plan = CheckpointPlan::new(POLICY, 1, 1, 0);
         assert!(!plan.begin_if_due(&state(100), MS));
         plan.wrote(999);
         assert!(!plan.begin_if_due(&state(100), MS));
@@ -127,8 +149,39 @@ mod tests {
     }
 
     #[test]
+    fn members_take_theirs_at_different_times() {
+        let members = |applied| {
+            let mut state = state(applied);
+            state.membership.voters = vec![30, 10, 20];
+            state
+        };
+        let taken = |own| -> Vec<u64> {
+            let mut plan = CheckpointPlan::new(POLICY, own, 0, 0);
+            let due = |applied: &u64| {
+                let due = plan.begin_if_due(&members(*applied), MS);
+                plan.ended();
+                due
+            };
+            (1..=300).filter(due).collect()
+        };
+        assert_eq!(taken(10), [100, 200, 300]);
+        assert_eq!(taken(20), [67, 167, 267]);
+        assert_eq!(taken(30), [34, 134, 234]);
+        assert_eq!(taken(40), [34, 134, 234], "not a voter yet");
+        // By bytes too.
+        let mut plan = CheckpointPlan::new(POLICY, 30, 0, 0);
+        plan.wrote(333);
+        assert!(!plan.begin_if_due(&members(1), MS));
+        plan.wrote(1);
+        assert!(plan.begin_if_due(&members(1), MS));
+        plan.ended();
+        plan.wrote(999);
+        assert!(!plan.begin_if_due(&members(2), MS));
+    }
+
+    #[test]
     fn one_that_failed_is_tried_again_and_short_space_hurries() {
-        let mut plan = CheckpointPlan::new(POLICY, 1, 0);
+        let mut plan = CheckpointPlan::new(POLICY, 1, 1, 0);
         plan.wrote(1000);
         assert!(plan.begin_if_due(&state(5), MS));
         plan.failed(MS);

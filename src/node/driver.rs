@@ -102,7 +102,8 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(replica: Replica, links: Links, settings: Settings) -> Self {
         let applied = replica.state().applied.index;
-        let checkpoint = CheckpointPlan::new(settings.checkpoints, applied, replica.log_bytes());
+        let own = links.status.load().status.id;
+        let checkpoint = CheckpointPlan::new(settings.checkpoints, own, applied, replica.log_bytes());
         Self {
             replica,
             links,
