@@ -5,8 +5,8 @@
 //! of the state, so that checkpoints cost about as much as the log itself, and disk use stays in proportion to what the
 //! member holds.
 //!
-//! Members apply the same log, so they would all come to that point at one moment, and a cluster has no quorum without one that
-//! is busy with a checkpoint. So the first that a member takes after a start comes earlier by its place among the voters, and those
+//! Members apply the same log, so they would all come to that point at one moment, and whatever majority a write waits for would be
+//! busy with a checkpoint. So the first that a member takes after a start comes earlier by its place among the voters, and those
 //! after it keep the distance.
 
 use crate::replica::State;
