@@ -7,7 +7,7 @@ use super::{backend::Watch, connection::Turn};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -61,6 +61,8 @@ async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, BodyError> {
 #[derive(Debug)]
 pub(crate) struct AnswerBody<W> {
     kind: Kind<W>,
+    /// Others had their turn since the last chunk of a listing.
+    rested: bool,
     _turn: Turn,
 }
 
@@ -93,8 +95,16 @@ impl<W: Watch> AnswerBody<W> {
             }
             (kind, _) => kind,
         };
-        Self { kind, _turn: turn }
+        Self { kind, rested: true, _turn: turn }
     }
+}
+
+/// Lets those who wait for this thread, sockets among them, go before the next chunk: a socket on the same machine may take
+/// megabytes before it has enough.
+fn others_first<T>(context: &mut Context<'_>) -> Poll<T> {
+    // Woken at once, the task would go on before anybody looks at the sockets.
+    _ = pin!(tokio::task::yield_now()).poll(context);
+    Poll::Pending
 }
 
 impl<W: Watch> Body for AnswerBody<W> {
@@ -105,17 +115,21 @@ impl<W: Watch> Body for AnswerBody<W> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
-        match &mut self.kind {
+        let Self { kind, rested, .. } = &mut *self;
+        match kind {
             Kind::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Kind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Kind::Listing(listing) => match listing.next_chunk() {
-                Some(chunk) if chunk.is_empty() => {
-                    // Others first; then on with the walk.
-                    context.waker().wake_by_ref();
-                    Poll::Pending
+            Kind::Listing(listing) => {
+                if !std::mem::replace(rested, true) {
+                    return others_first(context);
                 }
-                chunk => Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk)))),
-            },
+                let chunk = listing.next_chunk();
+                if chunk.as_ref().is_some_and(Bytes::is_empty) {
+                    return others_first(context); // then on with the walk
+                }
+                *rested = false;
+                Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
+            }
             Kind::Watch(watch) => watch.poll_frame(context),
             Kind::Parked(parking) => parking.poll_frame(context),
         }

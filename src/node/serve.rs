@@ -11,11 +11,31 @@ use tokio::signal::unix::{SignalKind, signal};
 pub fn serve(config: Config) -> ExitCode {
     init_log(&config.log_level);
     raise_descriptor_limit();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all().thread_name("clients").on_thread_start(interrupt_nobody);
+    let runtime = match runtime.build() {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&format!("cannot start the runtime: {error}")),
     };
     runtime.block_on(run(config))
+}
+
+/// Has the calling thread, one that serves clients, wait for its turn on a busy processor (`SCHED_BATCH`, sched(7)): its share of
+/// it is as before, but when it is woken it takes it from nobody. Each time that it did so it took it from the core, or from
+/// others with answers half written, and found less to do at once. The core and the log do interrupt others: what they do late, a cluster
+/// notices.
+fn interrupt_nobody() {
+    use uapi::c::{SCHED_BATCH, SCHED_OTHER, sched_param};
+    const CALLING_THREAD: i32 = 0;
+    // An operator may have chosen another policy for the whole process.
+    if uapi::sched_getscheduler(CALLING_THREAD) != Ok(SCHED_OTHER) {
+        return;
+    }
+    if let Err(error) =
+        uapi::sched_setscheduler(CALLING_THREAD, SCHED_BATCH, &sched_param { sched_priority: 0 })
+    {
+        tracing::debug!(%error, "a thread stays one that interrupts others");
+    }
 }
 
 /// Logs go to standard error, as a daemon's do.

@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import os
 import pathlib
 import re
 import resource
@@ -215,6 +216,28 @@ def timed_put(member):
 # A processor that slept costs a millisecond or two; a delayed acknowledgement, a new connection between members or a lazy start
 # of something costs 40 and more.
 COLD_MS = 25
+
+
+@check("clients-interrupt-nobody")
+def clients_interrupt_nobody(ctx):
+    """Who serves clients takes the processor from nobody; the core and the log do. What an operator chose for all stays."""
+
+    def policies(member):
+        tasks = list(pathlib.Path(f"/proc/{member.process.pid}/task").iterdir())
+        names = {task.name: (task / "comm").read_text().strip() for task in tasks}
+        return {(name, os.sched_getscheduler(int(task))) for task, name in names.items()}
+
+    addresses = ("--name", "m1", "-addr", "{client}", "-peer-addr", "{peer}")
+    member = ctx.member("m1", *addresses).start()
+    ctx.wait_healthy([member])
+    found = policies(member)
+    expect(("clients", os.SCHED_BATCH) in found, f"threads: {found}")
+    expect(("clients", os.SCHED_OTHER) not in found, f"threads: {found}")
+    expect({("core", os.SCHED_OTHER), ("log", os.SCHED_OTHER)} <= found, f"threads: {found}")
+    chosen = ctx.member("m2", *addresses, prefix=("chrt", "--idle", "0")).start()
+    ctx.wait_healthy([chosen])
+    found = policies(chosen)
+    expect({policy for _, policy in found} == {os.SCHED_IDLE}, f"threads: {found}")
 
 
 @check("cold-requests", timeout=120)
