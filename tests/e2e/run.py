@@ -41,7 +41,7 @@ def parse_arguments():
     parser.add_argument("--target", choices=("quorate", "etcd"), default="quorate", help="what is checked")
     parser.add_argument("--only", metavar="NAME", action="append", help="only checks whose name begins so; may be repeated")
     parser.add_argument("--repeat", metavar="N", type=int, default=1, help="everything that many times")
-    parser.add_argument("--scratch", metavar="DIR", help="where data directories go (default: the system's)")
+    parser.add_argument("--scratch", metavar="DIR", type=os.path.abspath, help="where data directories go (default: the system's)")
     parser.add_argument("--ports", metavar="FIRST-LAST", default="20000-31999", help="that members may use (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="name the checks and end")
     arguments = parser.parse_args()
